@@ -1,0 +1,1 @@
+"""The HTTP client; it knows nothing of the server."""

@@ -1,0 +1,59 @@
+"""The errors of K2, split by what the caller does next.
+
+K2Error
+├── ConfigurationError     fix the settings or the call, then try again
+├── RecordError            this record is bad; dead-letter it and go on
+├── QueryError             the question cannot be answered as asked; ask another
+├── UnavailableError       a dependency is down or busy; retry after a pause
+│   └── OverloadedError    K2 itself is too busy
+├── FencedError            another writer owns these partitions; drop the batch, seek to the seam
+├── LogIdentityError       not the log that this table was built from; a person decides
+└── CorruptionError        stored data is not what was written; the file is named
+"""
+
+from __future__ import annotations
+
+
+class K2Error(Exception):
+    """Base of every error that K2 raises on purpose."""
+
+
+class ConfigurationError(K2Error):
+    """A setting, file or argument is wrong; the text names it, what was expected and what to do."""
+
+
+class RecordError(K2Error):
+    """One record is bad; dead-letter it and go on."""
+
+
+class QueryError(K2Error):
+    """The question itself is wrong or cannot be answered as asked."""
+
+
+class UnavailableError(K2Error):
+    """A dependency is down or busy; retry after `retry_after_seconds`."""
+
+    def __init__(self, message: str, *, dependency: str, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(message)
+        self.dependency = dependency
+        self.retry_after_seconds = retry_after_seconds
+
+
+class OverloadedError(UnavailableError):
+    """K2 itself is too busy; retry after `retry_after_seconds`."""
+
+
+class FencedError(K2Error):
+    """Another writer has moved the seam past this batch; drop the batch and seek to the seam."""
+
+
+class LogIdentityError(K2Error):
+    """The log is not the one that the table was built from; a person decides what to do."""
+
+
+class CorruptionError(K2Error):
+    """A stored file is damaged; `path` names it."""
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(message)
+        self.path = path

@@ -1,0 +1,1 @@
+"""What brings records into the log: importers and the simulated market."""

@@ -1,0 +1,1 @@
+"""The only Kafka speaker: topics, identity, wire format, reading and producing."""

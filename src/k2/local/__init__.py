@@ -1,0 +1,1 @@
+"""A whole platform on one machine: broker, registry, Valkey, worker, API, and their supervisor."""

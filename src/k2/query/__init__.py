@@ -1,0 +1,1 @@
+"""Answers from table and tail as one: the hybrid engine, its certificate, the audit."""

@@ -1,0 +1,1 @@
+"""The only Iceberg speaker: catalog, tables, the fenced commit, planning, upkeep."""
