@@ -1,0 +1,134 @@
+"""The certificate of an answer: which prefix of the log it is, and where each row came from."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from k2.common.errors import QueryError
+
+VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PartitionRead:
+    """One partition of the log as an answer read it: the table below `seam`, the log in [seam, end)."""
+
+    log_id: int
+    topic: str
+    partition: int
+    seam: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """Offsets of which some records are not written yet; the rows of an answer may lack them."""
+
+    log_id: int
+    partition: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class AsOf:
+    """What a token holds: the log prefix of an answer, so that the same question gives the same rows again."""
+
+    data_type: str
+    exchange: str | None
+    commit_sequence: int
+    partitions: tuple[tuple[int, int, int, int], ...]
+    """Of each partition read: log id, partition, seam, end."""
+
+    def to_token(self) -> str:
+        """Return the opaque text that `as_of` takes."""
+        body = {
+            "v": VERSION,
+            "t": self.data_type,
+            "x": self.exchange,
+            "c": self.commit_sequence,
+            "p": [list(entry) for entry in self.partitions],
+        }
+        text = json.dumps(body, separators=(",", ":"))
+        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+    @classmethod
+    def from_token(cls, token: str) -> AsOf:
+        """Read a token; QueryError if it is none."""
+        try:
+            text = base64.urlsafe_b64decode(token.encode() + b"=" * (-len(token) % 4))
+            body = json.loads(text)
+            if body["v"] != VERSION:
+                raise QueryError(f"expected a token of version {VERSION}, found {body['v']}: ask for a new one")
+            partitions = tuple((int(a), int(b), int(c), int(d)) for a, b, c, d in body["p"])
+            return cls(str(body["t"]), body["x"], int(body["c"]), partitions)
+        except (binascii.Error, KeyError, TypeError, ValueError) as error:
+            raise QueryError("expected as_of to be the token of a certificate, found something else") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """What an answer is made of. All offsets are next offsets: the row at `end` is not part of the answer."""
+
+    table: str
+    symbol: str
+    exchange: str | None
+    start_ns: int | None
+    """The range that was read, half-open; a window is stated by the range that it came to."""
+    end_ns: int | None
+    snapshot_id: int | None
+    """None when the table was out of reach."""
+    commit_sequence: int | None
+    partitions: tuple[PartitionRead, ...]
+    rows: int
+    rows_from_table: int
+    rows_from_log: int
+    as_of: str | None
+    """Token of the log prefix; None for an answer that is not complete."""
+    complete: bool
+    """Whether every record of the log below each `end` that matches the question is in the answer."""
+    reasons: tuple[str, ...] = ()
+    """Why the answer is not complete, each with what is missing."""
+    degradation_level: str = "NORMAL"
+    """NORMAL, TABLE_ONLY (the log was out of reach), LOG_ONLY (the table was), or PARTIAL."""
+    lake_only: bool = False
+    truncated: bool = False
+    """Whether a limit cut the answer; its pages continue."""
+    duplicates_removed: int = 0
+    gaps: tuple[dict[str, Any], ...] | None = None
+    """Gaps that overlap the range; None while no ledger of gaps is kept."""
+    deferred: tuple[Deferred, ...] = ()
+    newest_record_age_seconds: float | None = None
+    """Age of the newest record of the answer by its event time; None for an empty answer."""
+    answered_at_ns: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    """How long each step took."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the certificate as plain values, ready for JSON."""
+        body = asdict(self)
+        body["v"] = VERSION
+        return body
+
+    def to_json(self) -> str:
+        """Return the certificate as one line of JSON."""
+        return json.dumps(self.to_dict(), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Certificate:
+        """Read what `to_json` wrote; QueryError if it is something else."""
+        try:
+            body = json.loads(text)
+            if body.pop("v") != VERSION:
+                raise QueryError(f"expected a certificate of version {VERSION}: upgrade K2 to read this one")
+            body["partitions"] = tuple(PartitionRead(**entry) for entry in body["partitions"])
+            body["deferred"] = tuple(Deferred(**entry) for entry in body["deferred"])
+            body["reasons"] = tuple(body["reasons"])
+            body["gaps"] = None if body["gaps"] is None else tuple(body["gaps"])
+            return cls(**body)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise QueryError("expected the JSON of a certificate, found something else") from error

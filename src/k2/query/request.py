@@ -1,0 +1,104 @@
+"""What can be asked of the hybrid engine, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from k2.common.errors import QueryError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from k2.query.certificate import Certificate
+
+DataType = Literal["trades", "quotes"]
+Anchor = Literal["now", "latest"]
+OnDegrade = Literal["fail", "partial"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RowKey:
+    """Place of a row in an answer's order; a page begins after the last row of the one before it."""
+
+    ts_event_ns: int
+    log_id: int
+    log_partition: int
+    log_offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryRequest:
+    """One question: a symbol's records in a window or a range.
+
+    Give either `window_minutes` (counted back from `anchor`) or `start_ns` and `end_ns` (UTC nanoseconds, half-open,
+    either may be None for no bound). `columns` None means all, in the order of the table.
+    """
+
+    data_type: DataType
+    symbol: str
+    exchange: str | None = None
+    window_minutes: float | None = None
+    anchor: Anchor = "now"
+    start_ns: int | None = None
+    end_ns: int | None = None
+    limit: int | None = None
+    columns: tuple[str, ...] | None = None
+    after: RowKey | None = None
+    """Only rows after this place in the order: the next page. Goes with `as_of` and a fixed range."""
+    as_of: str | None = None
+    """A certificate's token: answer from the log prefix that it names, not from the newest one."""
+    lake_only: bool = False
+    """Only what the table holds: the answer ends at the pinned seam."""
+    on_degrade: OnDegrade = "fail"
+    """What to do when the table or the log is out of reach: fail, or answer what there is and mark it."""
+
+    def __post_init__(self) -> None:
+        if self.data_type not in ("trades", "quotes"):
+            raise QueryError(f"expected data_type 'trades' or 'quotes', found {self.data_type!r}")
+        if not self.symbol:
+            raise QueryError("expected a symbol, found an empty text: name one, for example BHP")
+        if self.anchor not in ("now", "latest"):
+            raise QueryError(f"expected anchor 'now' or 'latest', found {self.anchor!r}")
+        if self.on_degrade not in ("fail", "partial"):
+            raise QueryError(f"expected on_degrade 'fail' or 'partial', found {self.on_degrade!r}")
+        self._check_range()
+        if self.limit is not None and self.limit < 1:
+            raise QueryError(f"expected a limit of 1 or more, found {self.limit}")
+
+    def _check_range(self) -> None:
+        ranged = self.start_ns is not None or self.end_ns is not None
+        if self.window_minutes is not None and ranged:
+            raise QueryError("expected a window or a start and end, found both: give one of them")
+        if self.window_minutes is not None and not self.window_minutes > 0:
+            raise QueryError(f"expected a window of more than 0 minutes, found {self.window_minutes}")
+        if self.start_ns is not None and self.end_ns is not None and self.start_ns >= self.end_ns:
+            raise QueryError(
+                f"expected a start before the end, found start {self.start_ns} and end {self.end_ns} (nanoseconds): "
+                "swap them; the end itself is not part of the range"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Rows in order, and the certificate that says what they are.
+
+    In rows that no commit has stored yet (they came from the log) `commit_sequence` and `written_by` are null.
+    `next_after` is the place of the last row where `limit` cut the answer short, else None.
+    """
+
+    table: pa.Table
+    certificate: Certificate
+    next_after: RowKey | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolSummary:
+    """What K2 holds of one symbol of one exchange: rows, and times of the first and last event."""
+
+    data_type: DataType
+    exchange: str
+    symbol: str
+    rows: int
+    first_ts_event_ns: int
+    last_ts_event_ns: int
