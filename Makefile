@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export UV_LINK_MODE ?= copy
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench lock clean format
+.PHONY: help setup run test check bench references lock clean format
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
@@ -47,6 +47,9 @@ format: setup ## format the code and mend what the linter can mend
 
 bench: setup ## measure, side by side; a table, and JSON in results/
 	@$(BIN)/python -m benchmarks
+
+references: setup ## write docs/reference/ and .env.example from the code
+	@$(BIN)/python scripts/generate_references.py
 
 lock: $(BIN)/uv ## resolve requirements.lock anew
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --extra dev --python-version 3.11 -o requirements.lock pyproject.toml
