@@ -1,0 +1,69 @@
+"""Settings of the ingest worker: how much it holds, how often it commits, how long it waits."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class IngestionSettings(BaseModel):
+    """Limits and pauses of one ingest worker; every buffer and every wait has its bound here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    group_id: str = Field(default="k2-ingest", min_length=1, description="Consumer group that the workers share")
+    commit_interval_seconds: float = Field(
+        default=5.0, gt=0, description="Longest time that a record waits for its commit"
+    )
+    commit_rows_max: int = Field(default=250_000, gt=0, description="Records of one table that start a commit at once")
+    buffer_bytes_max: int = Field(
+        default=64 * 2**20,
+        gt=0,
+        description="Bytes consumed and not yet decoded, per table; above it the table's partitions pause",
+    )
+    pending_bytes_max: int = Field(
+        default=256 * 2**20,
+        gt=0,
+        description="Bytes decoded and not yet committed, per table, that start a commit at once",
+    )
+    poll_messages_max: int = Field(default=20_000, gt=0, description="Messages taken from Kafka by one poll")
+    poll_timeout_seconds: float = Field(default=0.1, gt=0, description="Longest wait of one poll")
+    decode_messages_max: int = Field(default=50_000, gt=0, description="Messages of one partition decoded as one block")
+    revoke_seconds: float = Field(
+        default=10.0, gt=0, description="Longest time to commit what is pending when partitions are taken away"
+    )
+    shutdown_seconds: float = Field(
+        default=15.0, gt=0, description="Longest time of the last commit when the worker is stopped"
+    )
+    retry_pause_seconds: float = Field(
+        default=0.5, gt=0, description="First pause after a dependency failed; doubles each time"
+    )
+    retry_pause_seconds_max: float = Field(default=15.0, gt=0, description="Longest pause between two tries")
+    alert_after_failures: int = Field(
+        default=3, gt=0, description="Failed commits in a row after which the worker reports that it is not ready"
+    )
+    identity_check_seconds: float = Field(
+        default=15.0,
+        gt=0,
+        description="Pause before a topic that was refused, or could not be checked, is checked again",
+    )
+    log_end_grace_seconds: float = Field(
+        default=10.0,
+        ge=0,
+        description="How long a log may seem shorter than the seam (a broker that recovers) before it is refused",
+    )
+    unknown_schemas_ratio_max: float = Field(
+        default=0.05, ge=0, le=1,
+        description="Share of a block's records with unknown schema ids above which the table stops: the registry is the wrong one",
+    )  # fmt: skip
+    dead_letter_flush_seconds: float = Field(
+        default=10.0, gt=0, description="Longest wait until the dead-letter topic has acknowledged"
+    )
+    metrics_host: str = Field(
+        default="127.0.0.1", min_length=1, description="Address of the worker's /metrics, /livez and /readyz"
+    )
+    metrics_port: int = Field(
+        default=0, ge=0, le=65535, description="Port of the worker's /metrics, /livez and /readyz; 0 picks a free one"
+    )
+    memory_trim_seconds: float = Field(
+        default=30.0, gt=0, description="Pause between two returns of freed memory to the system"
+    )
