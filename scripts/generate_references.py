@@ -110,15 +110,19 @@ def records() -> str:
     """Return the reference of all columns."""
     lines = ["# Records\n", NOTE]
     for record_type in (TRADES, QUOTES, DEAD_LETTERS):
-        lines += [f"## market.{record_type.name}\n", "| column | type | null | from | meaning |", "|---|---|---|---|---|"]
+        lines += [
+            f"## market.{record_type.name}\n",
+            "| column | type | null | from | meaning |",
+            "|---|---|---|---|---|",
+        ]
         for field in record_type.fields:
             null = "yes" if field.nullable else "no"
             lines.append(f"| `{field.name}` | {field.type.value} | {null} | {field.origin.value} | {field.doc} |")
         lines.append("")
     lines += [
-        "`price` is decimal(28,12), `quantity` decimal(28,10), `timestamp` is in microseconds with time zone UTC, `strings` is a",
-        "list of strings. A `message` column travels in the Avro message; a `log` column is known by the broker; a `derived` one is",
-        "a function of the message; a `commit` one is known by the commit that stored the row.",
+        "`price` is decimal(28,12), `quantity` decimal(28,10), `timestamp` is in microseconds with time zone UTC,",
+        "`strings` is a list of strings. A `message` column travels in the Avro message; a `log` column is known by the",
+        "broker; a `derived` one is a function of the message; a `commit` one is known by the commit that stored the row.",
     ]
     return "\n".join(lines) + "\n"
 

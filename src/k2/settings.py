@@ -45,7 +45,9 @@ class ApiSettings(BaseModel):
 
     host: str = Field(default="127.0.0.1", min_length=1, description="Address to bind to; loopback unless changed")
     port: int = Field(default=8000, ge=1, le=65535, description="Port to bind to")
-    key_file: Path | None = Field(default=None, description="File that holds the API key; `<data dir>/api-key` if unset")
+    key_file: Path | None = Field(
+        default=None, description="File that holds the API key; `<data dir>/api-key` if unset"
+    )
 
 
 class Settings(BaseModel):
@@ -54,9 +56,15 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data_dir: Path = Field(default=DEFAULT_DATA_DIR, description="Directory of the local platform's state")
-    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level of log events")
-    topics_file: Path | None = Field(default=None, description="Topics and exchanges; the packaged topics.yaml if unset")
-    crash_points: str = Field(default="", description="Tests only: points at which to end the process, e.g. before_commit:3")
+    log_level: str = Field(
+        default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level of log events"
+    )
+    topics_file: Path | None = Field(
+        default=None, description="Topics and exchanges; the packaged topics.yaml if unset"
+    )
+    crash_points: str = Field(
+        default="", description="Tests only: points at which to end the process, e.g. before_commit:3"
+    )
     kafka: KafkaSettings = Field(default_factory=KafkaSettings, description="The log and its schema registry")
     catalog: CatalogSettings = Field(default_factory=CatalogSettings, description="The Iceberg catalog and warehouse")
     valkey: ValkeySettings = Field(default_factory=ValkeySettings, description="The cache")
@@ -102,7 +110,8 @@ def _read_endpoints(path: Path) -> dict[str, Any]:
         values = json.loads(text)
     except ValueError as error:
         raise ConfigurationError(
-            f"expected JSON in {path}, found {text[:80]!r} ({error}): stop the platform, delete the file, start it again"
+            f"expected JSON in {path}, found {text[:80]!r} ({error}): "
+            "stop the platform, delete the file, start it again"
         ) from error
     if not isinstance(values, dict):
         raise ConfigurationError(f"expected a JSON object in {path}, found {type(values).__name__}: delete the file")
@@ -115,7 +124,9 @@ def _read_settings_file(directory: Path, environment: Mapping[str, str]) -> dict
     text = _text_of(path)
     if text is None:
         if named:
-            raise ConfigurationError(f"{SETTINGS_FILE_VARIABLE} names {path}, which does not exist: mend the name or unset it")
+            raise ConfigurationError(
+                f"{SETTINGS_FILE_VARIABLE} names {path}, which does not exist: mend the name or unset it"
+            )
         return {}
     try:
         return tomllib.loads(text)
@@ -175,7 +186,9 @@ def _explain(error: ValidationError) -> str:
         path = tuple(str(part) for part in problem["loc"])
         name = variable_name(path)
         if problem["type"] == "extra_forbidden":
-            lines.append(f"unknown setting {name} ({'.'.join(path)}): see docs/reference/configuration.md for the known ones")
+            lines.append(
+                f"unknown setting {name} ({'.'.join(path)}): see docs/reference/configuration.md for the known ones"
+            )
         else:
             lines.append(f"setting {name} ({'.'.join(path)}): {problem['msg']}; found {str(problem['input'])[:80]!r}")
     return "\n".join(lines)

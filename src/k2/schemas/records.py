@@ -139,7 +139,7 @@ _COORDINATE: Final = (
     Field("log_id", FieldType.INT, 101, "Index into the table's registered logs", origin=Origin.LOG),
     Field("log_partition", FieldType.INT, 102, "Kafka partition", origin=Origin.LOG),
     Field("log_offset", FieldType.LONG, 103, "Kafka offset", origin=Origin.LOG),
-    Field("ts_log", FieldType.TIMESTAMP, 104, "When the broker appended it (millisecond resolution)", origin=Origin.LOG),
+    Field("ts_log", FieldType.TIMESTAMP, 104, "When the broker appended it, in milliseconds", origin=Origin.LOG),
     Field("commit_sequence", FieldType.LONG, 105, "Number of the commit that stored the row", origin=Origin.COMMIT),
     Field("written_by", FieldType.STRING, 106, "ingest, backfill or replay", origin=Origin.COMMIT),
 )  # fmt: skip
