@@ -54,9 +54,9 @@ def configuration() -> str:
     lines = [
         "# Configuration\n",
         NOTE,
-        "Later wins: the default, what the running local platform found free, the settings file (`<data dir>/k2.toml`, or the",
-        "file that `K2_SETTINGS_FILE` names), the environment. `K2_DATA_DIR` names the data directory (default `.k2`). An unknown",
-        "name or an impossible value stops the command with the name of the setting.\n",
+        "Later wins: the default, what the running local platform found free, the settings file (`<data dir>/k2.toml`,",
+        "or the file that `K2_SETTINGS_FILE` names), the environment. `K2_DATA_DIR` names the data directory (default",
+        "`.k2`). An unknown name or an impossible value stops the command with the name of the setting.\n",
         "In the settings file, `K2_KAFKA__BOOTSTRAP_SERVERS` is `bootstrap_servers` in the table `[kafka]`.\n",
         "| variable | default | meaning |",
         "|---|---|---|",
@@ -121,8 +121,8 @@ def records() -> str:
         lines.append("")
     lines += [
         "`price` is decimal(28,12), `quantity` decimal(28,10), `timestamp` is in microseconds with time zone UTC,",
-        "`strings` is a list of strings. A `message` column travels in the Avro message; a `log` column is known by the",
-        "broker; a `derived` one is a function of the message; a `commit` one is known by the commit that stored the row.",
+        "`strings` is a list of strings. A `message` column travels in the Avro message; a `log` column is known by",
+        "the broker; a `derived` one is a function of the message; a `commit` one is known by the commit.",
     ]
     return "\n".join(lines) + "\n"
 
