@@ -8,6 +8,7 @@ K2Error
 │   └── OverloadedError    K2 itself is too busy
 ├── FencedError            another writer owns these partitions; drop the batch, seek to the seam
 ├── LogIdentityError       not the log that this table was built from; a person decides
+├── AccountingError        records are unaccounted for; stop the writer, a person decides
 └── CorruptionError        stored data is not what was written; the file is named
 """
 
@@ -49,6 +50,10 @@ class FencedError(K2Error):
 
 class LogIdentityError(K2Error):
     """The log is not the one that the table was built from; a person decides what to do."""
+
+
+class AccountingError(K2Error):
+    """Records consumed and records whose fate is known differ; the writer stops before it commits a false ledger."""
 
 
 class CorruptionError(K2Error):

@@ -11,9 +11,14 @@ class CatalogSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(default="k2", min_length=1, description="Name of the catalog")
-    type: str = Field(default="sql", pattern="^(sql|rest)$", description="Kind of catalog: sql (SQLite, PostgreSQL) or rest")
+    type: str = Field(
+        default="sql", pattern="^(sql|rest)$", description="Kind of catalog: sql (SQLite, PostgreSQL) or rest"
+    )
     uri: str = Field(
-        default="sqlite:///.k2/catalog.db", min_length=1, repr=False, description="URI of the catalog; may hold a password"
+        default="sqlite:///.k2/catalog.db",
+        min_length=1,
+        repr=False,
+        description="URI of the catalog; may hold a password",
     )
     warehouse: str = Field(default="file://.k2/warehouse", min_length=1, description="Where tables keep their files")
     properties: dict[str, str] = Field(
@@ -22,18 +27,31 @@ class CatalogSettings(BaseModel):
     busy_timeout_seconds: float = Field(default=10.0, gt=0, description="Longest wait for a locked SQLite catalog")
     commit_attempts_max: int = Field(default=10, ge=1, description="Most attempts at one commit, conflicts included")
     commit_timeout_seconds: float = Field(default=60.0, gt=0, description="Longest time that one commit keeps trying")
-    commit_pause_seconds: float = Field(default=0.02, ge=0, description="Pause after the first conflict; doubles each time")
+    commit_pause_seconds: float = Field(
+        default=0.02, ge=0, description="Pause after the first conflict; doubles each time"
+    )
     commit_pause_max_seconds: float = Field(default=1.0, gt=0, description="Longest pause between two attempts")
-    file_age_max_hours: float = Field(default=12.0, gt=0, description="Age at which a data file not yet committed is rewritten")
+    file_age_max_hours: float = Field(
+        default=12.0, gt=0, description="Age at which a data file not yet committed is rewritten"
+    )
     row_group_rows: int = Field(default=131_072, ge=1_024, description="Rows in one row group of a data file")
-    manifests_merge_count: int = Field(default=50, ge=2, description="Manifests in a snapshot at which small ones are merged")
+    manifests_merge_count: int = Field(
+        default=50, ge=2, description="Manifests in a snapshot at which small ones are merged"
+    )
+    manifest_bytes_max: int = Field(
+        default=1_048_576,
+        ge=1_024,
+        description="Size at which a merged manifest is left alone, so that merging stays bounded",
+    )
     expire_every_commits: int = Field(default=50, ge=1, description="Commits between two expiries of snapshots")
     snapshots_kept_min: int = Field(default=10, ge=1, description="Newest snapshots that an expiry always keeps")
     snapshot_age_min_seconds: float = Field(
         default=600.0, ge=0, description="Age below which a snapshot is kept, for the readers that pinned it"
     )
     snapshots_kept_max: int = Field(
-        default=200, ge=2, description="Most snapshots that an expiry leaves, whatever their age: commits slow down with them"
+        default=200,
+        ge=2,
+        description="Most snapshots that an expiry leaves, whatever their age: commits slow down with them",
     )
     planned_files_cached_max: int = Field(
         default=200_000, ge=1, description="Most entries of manifests that a planner keeps in memory"

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from pyiceberg.exceptions import CommitFailedException, NamespaceAlreadyExistsError, NoSuchTableError
+
+from k2.common.errors import CorruptionError, LogIdentityError, UnavailableError
 from k2.schemas.records import DEAD_LETTERS, QUOTES, TRADES, RecordType
-from k2.storage.seam import Seam
+from k2.storage.catalog import close_catalog, metadata_location, open_catalog
+from k2.storage.failures import as_k2_error, translated
+from k2.storage.seam import SUMMARY_KEY, Seam
+from k2.storage.swaps import append, attempts
+from k2.storage.table_creation import create_table, evolve_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pyiceberg.catalog import Catalog
     from pyiceberg.table import Table
 
     from k2.common.clock import Clock
@@ -20,10 +29,10 @@ if TYPE_CHECKING:
 NAMESPACE: Final = "market"
 LOG_PREFIX: Final = "k2.log."
 SCHEMA_PREFIX: Final = "k2.schema."
-MAIN_TABLES: Final = {record_type.name: record_type for record_type in (TRADES, QUOTES)}
+MAIN_TABLES: Final[Mapping[str, RecordType]] = {record_type.name: record_type for record_type in (TRADES, QUOTES)}
 """Tables that have a seam, by short name: `trades`, `quotes`."""
-SIDE_TABLES: Final = {DEAD_LETTERS.name: DEAD_LETTERS}
-"""Event tables without a seam, idempotent by coordinate."""
+SIDE_TABLES: Final[Mapping[str, RecordType]] = {DEAD_LETTERS.name: DEAD_LETTERS}
+"""Event tables: idempotent by coordinate, so their snapshots carry no seam and position nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +45,15 @@ class RegisteredLog:
     topic: str
     partitions: int
     starts: Mapping[int, int]
+    """Per partition, the first offset that the table was to hold."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableHead:
     """The newest snapshot of a main table, from metadata alone.
 
-    `snapshot_id` is None, and the seam empty, while the table has no snapshot. `schemas` holds the Avro text of each schema id met.
+    `snapshot_id` is None, and the seam empty, while the table has no snapshot. `schemas` holds the Avro text of each
+    schema id that the table has met.
     """
 
     table_name: str
@@ -54,26 +65,56 @@ class TableHead:
 
     def log_of(self, topic: str) -> RegisteredLog | None:
         """Return the newest registered log of the topic called `topic`, or None."""
-        ...
+        return next((log for log in reversed(self.logs) if log.topic == topic), None)
 
 
 class MarketTables:
-    """The tables of the namespace `market`. Names are short: `trades`, `quotes`, `dead_letters`."""
+    """The tables of the namespace `market`. Names are short: `trades`, `quotes`, `dead_letters`. Threads may share it."""
 
-    def __init__(self, settings: CatalogSettings, clock: Clock) -> None:
-        raise NotImplementedError
+    def __init__(self, settings: CatalogSettings, clock: Clock, *, catalog: Catalog | None = None) -> None:
+        self._settings = settings
+        self._clock = clock
+        self.catalog = open_catalog(settings) if catalog is None else catalog
+        self._seen: dict[str, Table] = {}
+        self._lock = threading.Lock()
 
     def ensure(self) -> list[str]:
-        """Create what is missing, add optional columns that records.py has grown; return the names of tables created."""
-        raise NotImplementedError
+        """Create what is missing, add the optional columns that records.py has grown; return the tables created."""
+        created = []
+        with translated(f"creating the namespace {NAMESPACE}"):
+            if not self.catalog.namespace_exists(NAMESPACE):
+                try:
+                    self.catalog.create_namespace(NAMESPACE)
+                except NamespaceAlreadyExistsError:
+                    pass  # another process was faster
+        for name, record_type in {**MAIN_TABLES, **SIDE_TABLES}.items():
+            with translated(f"creating or checking the table {NAMESPACE}.{name}"):
+                if self._ensure_table(name, record_type):
+                    created.append(name)
+        return created
 
     def load(self, table_name: str) -> Table:
         """Load a table afresh; ConfigurationError if there is none, UnavailableError if the catalog is down."""
-        raise NotImplementedError
+        identifier = f"{NAMESPACE}.{table_name}"
+        with translated(f"loading the table {identifier}", path=identifier):
+            return self.catalog.load_table(identifier)
+
+    def latest(self, table_name: str) -> Table:
+        """Return the table as it is now, to read only; parsed again only where its metadata has changed."""
+        with translated(f"looking up the table {NAMESPACE}.{table_name}"):
+            location = metadata_location(self.catalog, NAMESPACE, table_name)
+        with self._lock:
+            seen = self._seen.get(table_name)
+        if seen is not None and location == seen.metadata_location:
+            return seen
+        table = self.load(table_name)
+        with self._lock:
+            self._seen[table_name] = table
+        return table
 
     def head(self, table_name: str) -> TableHead:
         """Return the newest snapshot's head; SeamError if the table has snapshots and no seam."""
-        raise NotImplementedError
+        return head_of(self.latest(table_name))
 
     def register_log(
         self,
@@ -87,11 +128,122 @@ class MarketTables:
     ) -> RegisteredLog:
         """Register a topic's log, with the offsets at which the table begins to read it; idempotent.
 
+        The log's entry and a snapshot whose seam has its partitions go in by one swap, so two workers cannot take one id.
+
         Raises:
             LogIdentityError: the topic is registered with another cluster, topic id or number of partitions, and
                 `accept_new_log` is not set.
+            UnavailableError: the catalog did not answer, or too many others were registering.
         """
-        raise NotImplementedError
+        doing = f"registering the log of {topic} in {NAMESPACE}.{table_name}"
+        wanted = RegisteredLog(-1, cluster_id, topic_id, topic, len(starts), dict(starts))
+        failure: Exception | None = None
+        for _ in attempts(self._settings, self._clock):
+            try:
+                table = self.load(table_name)
+                head = head_of(table)
+                known = _registered(head, wanted, accept_new_log=accept_new_log)
+                if known is not None:
+                    return known
+                log_id = len(head.logs)
+                append(
+                    table,
+                    summary={SUMMARY_KEY: head.seam.with_log(log_id, starts).to_json()},
+                    properties={f"{LOG_PREFIX}{log_id}": _log_text(wanted)},
+                )
+            except (UnavailableError, CommitFailedException) as error:
+                failure = error
+            except Exception as error:  # outcome unknown: the next look at the head tells
+                failure = as_k2_error(error, doing)
+                if not isinstance(failure, UnavailableError):
+                    raise failure or error from error
+        raise UnavailableError(f"{doing}: no success: {failure}", dependency="catalog") from failure
 
     def close(self) -> None:
         """Close the catalog's connections."""
+        close_catalog(self.catalog)
+
+    def _ensure_table(self, name: str, record_type: RecordType) -> bool:
+        identifier = f"{NAMESPACE}.{name}"
+        try:
+            table = self.catalog.load_table(identifier)
+        except NoSuchTableError:
+            created = create_table(self.catalog, identifier, record_type, self._settings)
+            table = self.catalog.load_table(identifier)
+        else:
+            created = False
+        evolve_table(self.catalog, table, record_type)
+        return created
+
+
+def head_of(table: Table) -> TableHead:
+    """Return the head of a main table as loaded; SeamError if it has snapshots and no seam."""
+    snapshot = table.current_snapshot()
+    summary = {} if snapshot is None or snapshot.summary is None else snapshot.summary.additional_properties
+    properties = table.properties
+    return TableHead(
+        table_name=table.name()[-1],
+        snapshot_id=None if snapshot is None else snapshot.snapshot_id,
+        seam=Seam() if snapshot is None else Seam.from_summary(summary),
+        logs=_logs(properties),
+        schemas={
+            int(key.removeprefix(SCHEMA_PREFIX)): text
+            for key, text in properties.items()
+            if key.startswith(SCHEMA_PREFIX)
+        },
+        metadata_location=table.metadata_location,
+    )
+
+
+def _logs(properties: Mapping[str, str]) -> tuple[RegisteredLog, ...]:
+    logs = []
+    for key, text in properties.items():
+        if not key.startswith(LOG_PREFIX):
+            continue
+        try:
+            body = json.loads(text)
+            starts = {int(number): start for number, start in body["starts"].items()}
+            logs.append(
+                RegisteredLog(
+                    log_id=int(key.removeprefix(LOG_PREFIX)),
+                    cluster_id=body["cluster_id"],
+                    topic_id=body["topic_id"],
+                    topic=body["topic"],
+                    partitions=body["partitions"],
+                    starts=starts,
+                )
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CorruptionError(f"expected a registered log in {key}, found {text[:200]!r}", path=key) from error
+    return tuple(sorted(logs, key=lambda log: log.log_id))
+
+
+def _log_text(log: RegisteredLog) -> str:
+    body = {
+        "cluster_id": log.cluster_id,
+        "topic_id": log.topic_id,
+        "topic": log.topic,
+        "partitions": log.partitions,
+        "starts": {str(number): start for number, start in sorted(log.starts.items())},
+    }
+    return json.dumps(body, separators=(",", ":"))
+
+
+def _registered(head: TableHead, wanted: RegisteredLog, *, accept_new_log: bool) -> RegisteredLog | None:
+    """Return the log if it is registered; LogIdentityError if its topic is, with another identity."""
+    for log in head.logs:
+        if (log.cluster_id, log.topic_id) == (wanted.cluster_id, wanted.topic_id):
+            if log.partitions != wanted.partitions:
+                raise LogIdentityError(
+                    f"expected {log.partitions} partitions of {log.topic} (log {log.log_id} of {head.table_name}), found "
+                    f"{wanted.partitions}: a symbol's records may now lie in two partitions; a person must accept this"
+                )
+            return log
+    known = head.log_of(wanted.topic)
+    if known is not None and not accept_new_log:
+        raise LogIdentityError(
+            f"{wanted.topic} is log {known.log_id} of {head.table_name}: expected cluster {known.cluster_id} and topic id "
+            f"{known.topic_id}, found cluster {wanted.cluster_id} and topic id {wanted.topic_id}: the topic was created "
+            "again, or this is another cluster; going on would mix two logs, so a person must accept the new one"
+        )
+    return None

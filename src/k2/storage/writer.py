@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from k2.common.errors import FencedError
+from pyiceberg.exceptions import CommitFailedException
+
+from k2.common.crash_points import reached
+from k2.common.errors import (
+    AccountingError,
+    ConfigurationError,
+    CorruptionError,
+    FencedError,
+    LogIdentityError,
+    UnavailableError,
+)
+from k2.storage.data_files import DataFileWriter
+from k2.storage.failures import as_k2_error
+from k2.storage.seam import BATCH_KEY, SUMMARY_KEY
+from k2.storage.swaps import append, attempts, require_no_rebase
+from k2.storage.tables import MAIN_TABLES, SCHEMA_PREFIX, head_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import polars as pl
     import pyarrow as pa
+    from pyiceberg.table import Table
 
     from k2.common.clock import Clock
     from k2.storage.data_files import WrittenFile
     from k2.storage.seam import LogPartition, PartitionDelta, Seam
     from k2.storage.settings import CatalogSettings
     from k2.storage.tables import MarketTables, TableHead
+
+_NS_PER_HOUR: Final = 3_600_000_000_000
 
 
 class SeamMovedError(FencedError):
@@ -40,10 +59,15 @@ class Batch:
     new_schemas: Mapping[int, str] = field(default_factory=dict)
     created_at_ns: int = 0
 
+    @property
+    def rows(self) -> int:
+        """Rows in the files, from their footers."""
+        return sum(file.rows for file in self.files)
+
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What a commit left: the snapshot that holds the batch, and the seam in it."""
+    """What a commit left: the snapshot that holds the batch, and the seam of the head (at or after that snapshot)."""
 
     snapshot_id: int
     seam: Seam
@@ -57,11 +81,15 @@ class TableWriter:
     """Writes one main table. One thread uses one writer."""
 
     def __init__(self, tables: MarketTables, table_name: str, settings: CatalogSettings, clock: Clock) -> None:
-        raise NotImplementedError
+        self._tables = tables
+        self._name = table_name
+        self._settings = settings
+        self._clock = clock
+        self._files = DataFileWriter(MAIN_TABLES[table_name], clock, row_group_rows=settings.row_group_rows)
 
-    def write_files(self, rows: pa.Table) -> tuple[WrittenFile, ...]:
+    def write_files(self, rows: pa.Table | pl.DataFrame) -> tuple[WrittenFile, ...]:
         """Sort rows (all columns of the table) and write them, one file an exchange and UTC day, synced to disk."""
-        raise NotImplementedError
+        return self._files.write(self._tables.latest(self._name), rows)
 
     def commit(self, batch: Batch) -> Commit:
         """Append the batch where the fence allows it; safe to call again with the same batch after any error.
@@ -72,4 +100,97 @@ class TableWriter:
             AccountingError: the counts do not add up.
             UnavailableError: the outcome is still unknown after all attempts.
         """
-        raise NotImplementedError
+        check_accounts(batch)
+        doing = f"committing batch {batch.batch_id} to {self._name}"
+        failure: Exception | None = None
+        for attempt in attempts(self._settings, self._clock):
+            try:
+                return self._attempt(batch, attempt)
+            except CommitFailedException as error:  # someone else was faster: look again
+                failure = error
+            except (AccountingError, ConfigurationError, CorruptionError, FencedError, LogIdentityError):
+                raise
+            except Exception as error:  # the outcome is unknown: the next look at the head tells
+                failure = as_k2_error(error, doing)
+                if not isinstance(failure, UnavailableError):
+                    raise failure or error from error
+        raise UnavailableError(
+            f"{doing}: not known to be in the table after all attempts; commit the same batch again. Last failure: {failure}",
+            dependency="catalog",
+        ) from failure
+
+    def _attempt(self, batch: Batch, attempt: int) -> Commit:
+        table = self._tables.load(self._name)
+        require_no_rebase(table)
+        head = head_of(table)
+        landed = find_batch(table, batch.batch_id)
+        if landed is not None:
+            return Commit(landed, head.seam, batch.rows, attempt, found=True)
+        check_fence(head, batch)
+        seam = head.seam.advanced(batch.deltas)
+        files = [self._fresh(table, file).data_file for file in batch.files]
+        schemas = {f"{SCHEMA_PREFIX}{key}": text for key, text in batch.new_schemas.items() if key not in head.schemas}
+        reached("before_commit")
+        append(table, files=files, summary={SUMMARY_KEY: seam.to_json(), BATCH_KEY: batch.batch_id}, properties=schemas)
+        reached("after_commit")
+        snapshot = table.current_snapshot()
+        if snapshot is None:
+            raise AccountingError(f"expected a snapshot in {self._name} after a commit, found none")
+        return Commit(snapshot.snapshot_id, seam, batch.rows, attempt, found=False)
+
+    def _fresh(self, table: Table, file: WrittenFile) -> WrittenFile:
+        age_hours = (self._clock.time_ns() - file.written_at_ns) / _NS_PER_HOUR
+        return file if age_hours <= self._settings.file_age_max_hours else self._files.write_again(table, file)
+
+
+def check_accounts(batch: Batch) -> None:
+    """Refuse a batch whose numbers do not add up: consumed (from the consumer) against rows (from the footers)."""
+    for key, delta in batch.deltas.items():
+        if delta.start > delta.end:
+            raise AccountingError(f"expected start <= end in {key}, found [{delta.start}, {delta.end})")
+        if delta.counts.unaccounted:
+            raise AccountingError(
+                f"{delta.counts.unaccounted} records of log {key.log_id} partition {key.partition} in [{delta.start}, "
+                f"{delta.end}) are unaccounted for: {delta.counts}"
+            )
+    claimed = sum(delta.counts.rows for delta in batch.deltas.values())
+    if claimed != batch.rows:
+        raise AccountingError(
+            f"batch {batch.batch_id}: expected {claimed} rows by the partitions' counts, found {batch.rows} in the footers"
+        )
+
+
+def find_batch(table: Table, batch_id: str) -> int | None:
+    """Return the snapshot id of the commit with this batch id, looking as far back as snapshots are kept.
+
+    Where expiry has taken that snapshot, the fence refuses the batch instead: either way it is in the table once.
+    """
+    snapshot = table.current_snapshot()
+    while snapshot is not None:
+        summary = {} if snapshot.summary is None else snapshot.summary.additional_properties
+        if summary.get(BATCH_KEY) == batch_id:
+            return snapshot.snapshot_id
+        parent = snapshot.parent_snapshot_id
+        snapshot = None if parent is None else table.snapshot_by_id(parent)
+    return None
+
+
+def check_fence(head: TableHead, batch: Batch) -> None:
+    """Allow the batch only where the seam equals its start in each of its partitions."""
+    ahead = []
+    for key, delta in batch.deltas.items():
+        found = head.seam.next_offset(key)
+        where = f"log {key.log_id} partition {key.partition} of {head.table_name}"
+        if found is None:
+            raise LogIdentityError(
+                f"expected {where} to be registered, found no entry in the seam: register the log first"
+            )
+        if found < delta.start:
+            raise LogIdentityError(
+                f"the seam of {where} is {found}, the batch begins at {delta.start}: committing it would leave out "
+                f"{delta.start - found} offsets; seek to {found} and read again"
+            )
+        if found > delta.start:
+            ahead.append(f"{where}: the seam is {found}, the batch begins at {delta.start}")
+    if ahead:
+        raise SeamMovedError(f"another writer was here first; drop the batch and seek. {'; '.join(ahead)}", head=head)
