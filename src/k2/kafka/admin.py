@@ -1,0 +1,148 @@
+"""Creates topics, and tells which log a topic is and what its partitions hold."""
+
+from __future__ import annotations
+
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+
+from k2.common.errors import ConfigurationError, LogIdentityError, UnavailableError
+from k2.kafka.client_config import common_properties
+from k2.kafka.errors import DEPENDENCY, translate
+from k2.kafka.ports import LogIdentity, LogRange
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from concurrent.futures import Future
+
+    from k2.kafka.settings import KafkaSettings
+    from k2.kafka.topics import Topic
+
+__all__ = ["LogAdmin", "LogIdentity", "LogRange"]
+
+T = TypeVar("T")
+
+
+class LogAdmin:
+    """The cluster's administrator: one connection, every call bounded by the request timeout."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._seconds = settings.request_timeout_seconds
+        self._client = AdminClient(common_properties(settings, client_id="k2-admin"))
+
+    def create_topics(self, topics: Iterable[Topic]) -> list[str]:
+        """Create the topics that do not exist and return their names, in the given order.
+
+        Raises:
+            ConfigurationError: a topic exists with another number of partitions; none is created then.
+            UnavailableError: the cluster does not answer in time.
+        """
+        wanted = list(topics)
+        present = self._descriptions([topic.name for topic in wanted])
+        for topic in wanted:
+            _check_partitions(topic, present.get(topic.name))
+        missing = [topic for topic in wanted if topic.name not in present]
+        if not missing:
+            return []
+        replicas = self._settings.replication_factor
+        new = [NewTopic(t.name, t.partitions, replicas, config=dict(t.config)) for t in missing]
+        created = [
+            name
+            for name, future in self._client.create_topics(new, request_timeout=self._seconds).items()
+            if self._was_created(name, future)
+        ]
+        return [topic.name for topic in missing if topic.name in created]
+
+    def identities(self, topics: Iterable[str]) -> dict[str, LogIdentity]:
+        """Return who each topic is; a topic that does not exist is left out."""
+        descriptions = self._descriptions(list(topics))
+        if not descriptions:
+            return {}
+        cluster_id = self.cluster_id()
+        return {
+            name: LogIdentity(cluster_id, str(d.topic_id), name, len(d.partitions)) for name, d in descriptions.items()
+        }
+
+    def cluster_id(self) -> str:
+        """Return the cluster's id."""
+        future = self._client.describe_cluster(request_timeout=self._seconds)
+        return str(self._wait(future, "asking the cluster who it is").cluster_id)
+
+    def ranges(self, topics: str | Iterable[str]) -> dict[tuple[str, int], LogRange]:
+        """Return the offsets [start, last stable offset) of each partition; unknown topics are left out."""
+        names = [topics] if isinstance(topics, str) else list(topics)
+        keys = [
+            (name, partition.id)
+            for name, description in self._descriptions(names).items()
+            for partition in description.partitions
+        ]
+        starts = self._offsets(keys, OffsetSpec.earliest())
+        ends = self._offsets(keys, OffsetSpec.latest())
+        return {key: LogRange(starts[key], max(ends[key], starts[key])) for key in keys}
+
+    def close(self) -> None:
+        """Give up the connections."""
+        del self._client
+
+    def _offsets(self, keys: list[tuple[str, int]], spec: OffsetSpec) -> dict[tuple[str, int], int]:
+        if not keys:
+            return {}
+        request = {TopicPartition(topic, partition): spec for topic, partition in keys}
+        futures = self._client.list_offsets(
+            request, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=self._seconds
+        )
+        return {
+            (at.topic, at.partition): int(self._wait(future, f"asking for the offsets of {at.topic}").offset)
+            for at, future in futures.items()
+        }
+
+    def _descriptions(self, names: list[str]) -> dict[str, Any]:
+        """Return confluent's TopicDescription by name, without the topics that do not exist."""
+        if not names:
+            return {}
+        found = {}
+        futures = self._client.describe_topics(TopicCollection(names), request_timeout=self._seconds)
+        for name, future in futures.items():
+            try:
+                found[name] = self._wait(future, f"asking for the topic {name}")
+            except LogIdentityError:  # what `translate` makes of "unknown topic"
+                continue
+        return {name: found[name] for name in names if name in found}
+
+    def _was_created(self, name: str, future: Future[None]) -> bool:
+        try:
+            future.result(self._seconds)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                return False
+            raise translate(error, f"creating the topic {name}") from error
+        except FutureTimeoutError:
+            raise self._no_answer(f"creating the topic {name}") from None
+        return True
+
+    def _wait(self, future: Future[T], doing: str) -> T:
+        try:
+            return future.result(self._seconds)
+        except KafkaException as error:
+            raise translate(error, doing) from error
+        except FutureTimeoutError:
+            raise self._no_answer(doing) from None
+
+    def _no_answer(self, doing: str) -> UnavailableError:
+        return UnavailableError(
+            f"{doing}: no answer from {self._settings.bootstrap_servers} within {self._seconds} s; is the broker of "
+            "K2_KAFKA__BOOTSTRAP_SERVERS up? (`k2 status`)",
+            dependency=DEPENDENCY,
+        )
+
+
+def _check_partitions(topic: Topic, description: Any) -> None:
+    if description is None or len(description.partitions) == topic.partitions:
+        return
+    raise ConfigurationError(
+        f"expected {topic.partitions} partitions in {topic.name}, found {len(description.partitions)}: the number is "
+        "fixed when a topic is created, since another one would move symbols; correct topics.yaml, or move to a new topic"
+    )

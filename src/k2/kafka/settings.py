@@ -1,0 +1,74 @@
+"""Settings of everything that talks to Kafka and to the schema registry."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+MEBIBYTE = 1024 * 1024
+
+
+class KafkaSettings(BaseModel):
+    """Where the log and its registry are, and the limits on what one client holds, waits and sends."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bootstrap_servers: str = Field(
+        default="127.0.0.1:9092", min_length=1, description="Brokers to ask first, host:port, separated by commas"
+    )
+    registry_url: str = Field(
+        default="http://127.0.0.1:8081/apis/ccompat/v7",
+        pattern="^https?://",
+        description="Base URL of a schema registry that speaks the Confluent REST API",
+    )
+    registry_user: str | None = Field(default=None, description="User of the registry, where it asks for one")
+    registry_password: SecretStr | None = Field(default=None, description="Password of the registry's user")
+    client_properties: dict[str, SecretStr] = Field(
+        default_factory=dict,
+        description='More librdkafka properties for every client, e.g. {"security.protocol": "SASL_SSL", ...}',
+    )
+    request_timeout_seconds: float = Field(
+        default=10.0, gt=0, description="Longest wait for one answer of the broker or the registry"
+    )
+    replication_factor: int = Field(
+        default=-1, ge=-1, le=32767, description="Replicas of the topics that K2 creates; -1 is the broker's default"
+    )
+    schema_cache_entries_max: int = Field(
+        default=1000, gt=0, description="Schemas kept that the registry gave and no table has recorded yet"
+    )
+
+    fetch_wait_ms: int = Field(
+        default=10, ge=0, le=300_000, description="How long the broker may hold back a fetch that finds nothing, ms"
+    )
+    fetch_bytes_max: int = Field(default=64 * MEBIBYTE, ge=1024, le=2**31 - 513, description="Most bytes of one fetch")
+    partition_fetch_bytes_max: int = Field(
+        default=8 * MEBIBYTE, ge=1024, le=1_000_000_000, description="Most bytes of one partition in one fetch"
+    )
+    consumer_queue_bytes_max: int = Field(
+        default=64 * MEBIBYTE, ge=MEBIBYTE, le=2**40, description="Bytes fetched ahead of the reader, per client"
+    )
+    consumer_queue_messages_min: int = Field(
+        default=100_000, ge=1, le=10_000_000, description="Messages fetched ahead per partition, if the bytes allow it"
+    )
+    session_timeout_seconds: float = Field(
+        default=10.0, gt=0, le=3600, description="Silence after which the group gives a reader's partitions to others"
+    )
+    poll_interval_seconds_max: float = Field(
+        default=300.0, gt=0, le=86400, description="Longest pause between two polls before a group member is put out"
+    )
+
+    producer_linger_ms: float = Field(
+        default=5.0, ge=0, le=900_000, description="How long a message waits for others to share its request, ms"
+    )
+    producer_batch_bytes_max: int = Field(default=MEBIBYTE, ge=1024, le=2**31 - 1, description="Most bytes of a batch")
+    producer_queue_messages_max: int = Field(
+        default=200_000, ge=1, le=10_000_000, description="Messages sent and not yet acknowledged; then `send` blocks"
+    )
+    producer_queue_bytes_max: int = Field(
+        default=64 * MEBIBYTE, ge=MEBIBYTE, le=2**40, description="Bytes sent and not yet acknowledged; then it blocks"
+    )
+    message_bytes_max: int = Field(
+        default=2 * MEBIBYTE, ge=1000, le=1_000_000_000, description="Largest message that a producer accepts"
+    )
+    delivery_timeout_seconds: float = Field(
+        default=120.0, gt=0, le=86400, description="How long the producer tries to deliver one message"
+    )

@@ -1,0 +1,228 @@
+"""Exchanges and topics, read from topics.yaml and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from k2.common.errors import ConfigurationError
+from k2.schemas.records import RECORD_TYPES, RecordType
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PACKAGED: Final = Path(__file__).parents[1] / "config" / "topics.yaml"
+DEAD_LETTER_SUFFIX: Final = ".dlq"
+MARKET_DATA_TYPES: Final = tuple(RECORD_TYPES)
+_DAY_MS: Final = 86_400_000
+_NAME: Final = r"^[a-z][a-z0-9_-]{0,31}$"
+_DEAD_LETTER_BYTES_MAX: Final = 2 * 1024 * 1024
+"""A dead letter is a message of at most 1 MiB (the broker's default) plus headers."""
+
+SequenceScope = Literal["symbol", "channel", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One venue. `sequence_scope` says where its sequence numbers run."""
+
+    name: str
+    asset_class: str
+    timezone: str
+    sequence_scope: SequenceScope
+    partitions: int
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One topic as it should be; `config` holds Kafka's topic properties."""
+
+    name: str
+    asset_class: str
+    data_type: str
+    exchange: str
+    partitions: int
+    config: Mapping[str, str]
+
+    @property
+    def dead_letter_name(self) -> str:
+        """Name of the topic that takes this topic's undecodable records."""
+        return self.name + DEAD_LETTER_SUFFIX
+
+    @property
+    def subject(self) -> str:
+        """Name under which the schemas of this topic's values are registered."""
+        return f"{self.name}-value"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _DataType(_Strict):
+    retention_days: float | None = Field(default=None, gt=0, le=36500)
+    compacted: bool = False
+
+
+class _Exchange(_Strict):
+    asset_class: str = Field(pattern=_NAME)
+    timezone: str
+    sequence_scope: SequenceScope
+    partitions: int = Field(ge=1, le=1000, strict=True)
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("no such time zone in the IANA database") from None
+        return name
+
+
+class _File(_Strict):
+    version: Literal[1]
+    data_types: dict[Literal["trades", "quotes", "status", "instruments", "dead_letters"], _DataType]
+    exchanges: dict[str, _Exchange] = Field(min_length=1)
+
+    @field_validator("exchanges")
+    @classmethod
+    def _named(cls, exchanges: dict[str, _Exchange]) -> dict[str, _Exchange]:
+        for name in exchanges:
+            if not _is_name(name):
+                raise ValueError(f"{name!r} is no exchange name: lower-case letters, digits, _ and -, at most 32")
+        return exchanges
+
+
+@dataclass(frozen=True)
+class TopicCatalog:
+    """All exchanges and topics that a platform has."""
+
+    exchanges: Mapping[str, Exchange]
+    all_topics: tuple[Topic, ...]
+    """Every topic, also those of status, reference data and dead letters."""
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> TopicCatalog:
+        """Read the file at `path`, or the one that comes with K2.
+
+        Raises:
+            ConfigurationError: the file cannot be read, or says something impossible; the text names what.
+        """
+        source = path or PACKAGED
+        return _catalog(_read(source))
+
+    @property
+    def market_topics(self) -> tuple[Topic, ...]:
+        """The topics of trades and quotes, which ingestion reads."""
+        return tuple(topic for topic in self.all_topics if topic.data_type in MARKET_DATA_TYPES)
+
+    def topic(self, exchange: str, data_type: str) -> Topic:
+        """Return an exchange's topic of one data type; ConfigurationError if there is none."""
+        for topic in self.all_topics:
+            if topic.exchange == exchange and topic.data_type == data_type:
+                return topic
+        raise ConfigurationError(
+            f"expected an exchange and data type of topics.yaml ({', '.join(self.exchanges)}; "
+            f"{', '.join(MARKET_DATA_TYPES)}), found {exchange!r} and {data_type!r}"
+        )
+
+    def by_name(self, name: str) -> Topic:
+        """Return the topic called `name`; ConfigurationError if there is none."""
+        for topic in self.all_topics:
+            if topic.name == name:
+                return topic
+        raise ConfigurationError(f"expected a topic of topics.yaml, found {name!r}; `k2 topics` lists them")
+
+    def record_type(self, topic: Topic) -> RecordType:
+        """Return the record type that a topic's messages have; ConfigurationError for other topics."""
+        record_type = RECORD_TYPES.get(topic.data_type)
+        if record_type is None:
+            raise ConfigurationError(f"expected a topic of {' or '.join(RECORD_TYPES)}, found {topic.name!r}")
+        return record_type
+
+
+def exchange_of(topic_name: str) -> str:
+    """Return the exchange that a topic's name says: the last part of market.{asset class}.{data type}.{exchange}."""
+    return topic_name.removesuffix(DEAD_LETTER_SUFFIX).rpartition(".")[2]
+
+
+def _is_name(name: str) -> bool:
+    import re  # noqa: PLC0415 - placeholder
+
+    return re.match(_NAME, name) is not None
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """PyYAML takes the last of two equal keys in silence; this refuses them."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping; ConstructorError if a key comes twice."""
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            key = str(self.construct_object(key_node, deep=True))  # type: ignore[no-untyped-call]  # PyYAML's stub
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} comes twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _read(path: Path) -> _File:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"cannot read the topics file {path}: {error}") from error
+    try:
+        content = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - derives from SafeLoader
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"expected YAML in the topics file {path}, found a mistake: {error}") from error
+    try:
+        return _File.model_validate(content)
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_explain(path, problem) for problem in error.errors())) from None
+
+
+def _explain(path: Path, problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"] if part != "[key]") or "the whole file"
+    found = repr(problem["input"])[:80]
+    if problem["type"] == "extra_forbidden":
+        return f"{path}: unknown key {where} (found {found}): remove it or mend its name"
+    return f"{path}: {where}: {problem['msg']}; found {found}"
+
+
+def _catalog(file: _File) -> TopicCatalog:
+    exchanges = {
+        name: Exchange(name, e.asset_class, e.timezone, e.sequence_scope, e.partitions)
+        for name, e in file.exchanges.items()
+    }
+    topics = [topic for exchange in exchanges.values() for topic in _topics_of(exchange, file)]
+    return TopicCatalog(MappingProxyType(exchanges), tuple(topics))
+
+
+def _topics_of(exchange: Exchange, file: _File) -> list[Topic]:
+    def make(data_type: str, partitions: int) -> Topic:
+        name = f"market.{exchange.asset_class}.{data_type}.{exchange.name}"
+        config = _topic_config(file.data_types.get(data_type, _DataType()))  # type: ignore[call-overload]  # a Literal
+        return Topic(name, exchange.asset_class, data_type, exchange.name, partitions, config)
+
+    def dead_letters(topic: Topic) -> Topic:
+        config = _topic_config(file.data_types.get("dead_letters", _DataType()))
+        config["max.message.bytes"] = str(_DEAD_LETTER_BYTES_MAX)
+        return Topic(topic.dead_letter_name, exchange.asset_class, "dead_letters", exchange.name, 1, config)
+
+    market = [make(data_type, exchange.partitions) for data_type in MARKET_DATA_TYPES]
+    return [*market, *map(dead_letters, market), make("status", 1), make("instruments", 1)]
+
+
+def _topic_config(data_type: _DataType) -> dict[str, str]:
+    config = {"message.timestamp.type": "LogAppendTime"}
+    if data_type.compacted:
+        return config | {"cleanup.policy": "compact"}
+    retention = -1 if data_type.retention_days is None else int(data_type.retention_days * _DAY_MS)
+    return config | {"cleanup.policy": "delete", "retention.ms": str(retention)}
