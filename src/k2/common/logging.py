@@ -32,6 +32,6 @@ def configure(*, component: str, level: str = "INFO", json: bool | None = None) 
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
-    """Return a logger whose events carry `logger=name`."""
-    logger: FilteringBoundLogger = structlog.get_logger(logger=name)
+    """Return a logger whose events carry `logger_name=name`."""
+    logger: FilteringBoundLogger = structlog.get_logger(logger_name=name)
     return logger
