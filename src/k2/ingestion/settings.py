@@ -52,12 +52,15 @@ class IngestionSettings(BaseModel):
         description="How long a log may seem shorter than the seam (a broker that recovers) before it is refused",
     )
     unknown_schemas_ratio_max: float = Field(
-        default=0.05, ge=0, le=1,
-        description="Share of a block's records with unknown schema ids above which the table stops: the registry is the wrong one",
-    )  # fmt: skip
+        default=0.05, ge=0, le=1, description="Share of a block's records with unknown schema ids above which it waits"
+    )
     dead_letter_flush_seconds: float = Field(
         default=10.0, gt=0, description="Longest wait until the dead-letter topic has acknowledged"
     )
+    pause_after_seconds: float = Field(
+        default=1.0, ge=0, description="How long polling waits for room in a full buffer before the partitions pause"
+    )
+    lag_interval_seconds: float = Field(default=5.0, gt=0, description="Pause between two measurements of the lag")
     metrics_host: str = Field(
         default="127.0.0.1", min_length=1, description="Address of the worker's /metrics, /livez and /readyz"
     )

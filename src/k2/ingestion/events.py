@@ -1,0 +1,153 @@
+"""What the worker tells its observers: one frozen value per thing that happened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCommitted:
+    """A batch is in the table, by this commit or, when its reply was lost, by an earlier try."""
+
+    table: str
+    rows: int
+    dead_letters: int
+    records: int
+    files: int
+    write_seconds: float
+    commit_seconds: float
+    commit_sequence: int
+    snapshot_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommitFailed:
+    """A commit could not be made; the batch is kept and tried again."""
+
+    table: str
+    failures: int
+    reason: str
+    pause_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFenced:
+    """Another writer had moved the seam; the batch was dropped."""
+
+    table: str
+    records: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsDeadLettered:
+    """Records that could not become rows were sent to the dead-letter topic and table."""
+
+    table: str
+    by_error_class: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TopicRefused:
+    """A topic is not the log that the table was built from; it is not ingested."""
+
+    topic: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TopicAccepted:
+    """A topic that had been refused or could not be checked is ingested now."""
+
+    topic: str
+
+
+@dataclass(frozen=True, slots=True)
+class TableStopped:
+    """A table is no longer written by this worker; a person decides."""
+
+    table: str
+    reason: str
+
+
+class Reading:
+    """The parts of reading that can fail by themselves."""
+
+    JOIN: Final = "join"
+    POLL: Final = "poll"
+    POSITIONS: Final = "positions"
+    LAG: Final = "lag"
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFailed:
+    """A part of reading did not work; it is tried again by itself."""
+
+    part: str
+    reason: str
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRecovered:
+    """A part of reading works, for the first time or again."""
+
+    part: str
+
+
+@dataclass(frozen=True, slots=True)
+class Buffered:
+    """How much of a table is consumed and not committed yet."""
+
+    table: str
+    bytes_buffered: int
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LagMeasured:
+    """How many records of a partition lie between the seam and the end of the log."""
+
+    table: str
+    topic: str
+    partition: int
+    records: int
+
+
+Event = (
+    BatchCommitted
+    | CommitFailed
+    | BatchFenced
+    | RecordsDeadLettered
+    | TopicRefused
+    | TopicAccepted
+    | TableStopped
+    | ReadFailed
+    | ReadRecovered
+    | Buffered
+    | LagMeasured
+)
+
+
+class Observer(Protocol):
+    """Hears of every event; called from both of the worker's threads, must not block or raise."""
+
+    def __call__(self, event: Event) -> None:
+        """Take note of the event."""
+        ...
+
+
+class Observers:
+    """Several observers as one."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def __call__(self, event: Event) -> None:
+        """Tell each observer."""
+        for observer in self._observers:
+            observer(event)

@@ -1,0 +1,356 @@
+"""One table's way from consumed chunks to commits: decode, hold, write, send dead letters on, commit by the fence."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import TYPE_CHECKING, Protocol
+
+import polars as pl
+
+from k2.common import crash_points
+from k2.common.errors import AccountingError, FencedError, K2Error, LogIdentityError
+from k2.common.logging import get_logger
+from k2.ingestion import events
+from k2.ingestion.accounting import check_ledger
+from k2.ingestion.handover import Abandon, Committed, Reposition
+from k2.ingestion.pending import Pending
+from k2.schemas.arrow import polars_schema
+from k2.schemas.records import WrittenBy
+from k2.storage.writer import Batch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from k2.common.clock import Clock
+    from k2.ingestion.dead_letters import DeadLetters
+    from k2.ingestion.handover import Chunk, Handover
+    from k2.ingestion.settings import IngestionSettings
+    from k2.kafka.batches import LogBatch
+    from k2.kafka.decoding import Decoded
+    from k2.kafka.registry import CachedSchemas
+    from k2.schemas.records import RecordType
+    from k2.storage.data_files import WrittenFile
+    from k2.storage.seam import LogPartition, PartitionDelta
+    from k2.storage.tables import RegisteredLog, TableHead
+    from k2.storage.writer import Commit
+
+log = get_logger(__name__)
+
+
+class Decoder(Protocol):
+    """Turns a batch of framed Avro messages into rows."""
+
+    def decode(self, batch: LogBatch, *, log_id: int) -> Decoded:
+        """Return the rows, and the records that could not become rows."""
+        ...
+
+
+class Writer(Protocol):
+    """Writes data files and commits them behind the fence."""
+
+    def write_files(self, rows: pl.DataFrame) -> tuple[WrittenFile, ...]:
+        """Write the rows, sorted and synced."""
+        ...
+
+    def commit(self, batch: Batch) -> Commit:
+        """Append the batch where the fence allows it."""
+        ...
+
+
+class Heads(Protocol):
+    """Where the head of a table is read."""
+
+    def head(self, table_name: str) -> TableHead:
+        """Return the newest snapshot's head."""
+        ...
+
+
+@dataclass(slots=True)
+class _Prepared:
+    """A batch on its way into the table; it is kept, with its id, until its fate is known."""
+
+    batch_id: str
+    pending: Pending
+    deltas: Mapping[LogPartition, PartitionDelta]
+    schemas: Mapping[int, str]
+    created_at_ns: int
+    files: tuple[WrittenFile, ...] | None = None
+    write_seconds: float = 0.0
+    published: set[LogPartition] = field(default_factory=set)
+    recorded: set[LogPartition] = field(default_factory=set)
+
+
+class TableLane:
+    """The writing side of one table; only the writer's thread uses it."""
+
+    def __init__(
+        self,
+        record_type: RecordType,
+        *,
+        decoder: Decoder,
+        schemas: CachedSchemas,
+        writer: Writer,
+        heads: Heads,
+        dead_letters: DeadLetters,
+        handover: Handover,
+        settings: IngestionSettings,
+        clock: Clock,
+        observer: events.Observer,
+        check_topics: Callable[[set[str]], None],
+    ) -> None:
+        self.table = record_type.name
+        self._record_type = record_type
+        self._columns = list(polars_schema(record_type))
+        self._decoder = decoder
+        self._schemas = schemas
+        self._writer = writer
+        self._heads = heads
+        self._dead_letters = dead_letters
+        self._handover = handover
+        self._settings = settings
+        self._clock = clock
+        self._observe = observer
+        self._check_topics = check_topics
+        self._pending = Pending()
+        self._prepared: _Prepared | None = None
+        self._waiting: list[Chunk] = []
+        self._oldest_epoch = 0
+        self._commit_sequence = 0
+        self._logs: Mapping[int, RegisteredLog] = {}
+        self._failures = 0
+        self._retry_at = 0.0
+        self.stopped: str | None = None
+
+    # What the writer's loop asks.
+
+    @property
+    def wants_chunks(self) -> bool:
+        """Say whether the lane can decode more now."""
+        full = self._pending.records >= self._settings.commit_rows_max
+        return not (self.stopped or self._waiting or full or self._pending.nbytes >= self._settings.pending_bytes_max)
+
+    @property
+    def is_idle(self) -> bool:
+        """Say whether nothing waits for a commit."""
+        return not (self._prepared or self._pending or self._waiting)
+
+    def seconds_to_next_step(self) -> float | None:
+        """Return how long until the lane has something to do by itself, or None."""
+        if self.stopped or self.is_idle:
+            return None
+        return max(0.0, self._due_at() - self._clock.monotonic())
+
+    def _due_at(self) -> float:
+        if self._prepared or self._waiting:
+            return self._retry_at
+        full = self._pending.records >= self._settings.commit_rows_max
+        if full or self._pending.nbytes >= self._settings.pending_bytes_max:
+            return self._retry_at
+        return max(self._retry_at, self._pending.oldest_arrival + self._settings.commit_interval_seconds)
+
+    # Steps; each handles its own errors, so that the loop never sees one.
+
+    def add(self, chunks: list[Chunk]) -> None:
+        """Decode chunks; those that cannot be decoded now wait and are tried again."""
+        self._waiting.extend(chunks)
+        if not self.stopped:
+            self._guarded(self._decode_waiting)
+
+    def step(self) -> None:
+        """Do what is due: decode again what failed, commit what is old or large enough."""
+        if self.stopped or self.is_idle or self._clock.monotonic() < self._due_at():
+            return
+        self._guarded(self._decode_waiting)
+        if not self._waiting:
+            self._guarded(self._commit)
+
+    def flush(self) -> bool:
+        """Commit all that is decoded, due or not; return whether nothing is left."""
+        while not (self.stopped or self.is_idle):
+            if not self._guarded(self._decode_waiting) or not self._guarded(self._commit):
+                return False
+        return self.is_idle
+
+    def _guarded(self, action: Callable[[], None]) -> bool:
+        try:
+            action()
+        except FencedError as error:
+            self._drop(error)
+        except (AccountingError, LogIdentityError) as error:
+            self._stop(error)
+            return False
+        except K2Error as error:
+            self._fail(error)
+            return False
+        except Exception as error:  # the edge of the loop: whatever it is, the batch is kept and tried again
+            log.exception("ingest_step_failed", table=self.table)
+            self._fail(error)
+            return False
+        return True
+
+    # Decoding.
+
+    def _decode_waiting(self) -> None:
+        if self._waiting and not self._logs:
+            self._learn(self._heads.head(self.table))
+        blocks = _joined(self._waiting, records_max=self._settings.decode_messages_max)
+        self._waiting = blocks
+        while self._waiting:
+            self._decode(self._waiting[0])
+            self._waiting.pop(0)
+
+    def _decode(self, chunk: Chunk) -> None:
+        if chunk.epoch <= self._oldest_epoch:
+            return
+        if not self._pending.fits(chunk):
+            self._pending.drop(chunk.log)
+        decoded = self._decoder.decode(chunk.batch, log_id=chunk.log.log_id)
+        self._pending.add(chunk, decoded)
+        crash_points.reached("after_decode")
+
+    # Committing.
+
+    def _commit(self) -> None:
+        if self._prepared is None:
+            if not self._pending:
+                return
+            self._prepared = self._prepare()
+        prepared = self._prepared
+        self._write_files(prepared)
+        check_ledger(self.table, prepared.deltas, rows_in_files=sum(file.rows for file in prepared.files or ()))
+        self._see_that_topics_are_unchanged(prepared)
+        self._send_dead_letters(prepared)
+        started = self._clock.monotonic()
+        commit = self._writer.commit(self._batch(prepared))
+        self._committed(prepared, commit, self._clock.monotonic() - started)
+
+    def _see_that_topics_are_unchanged(self, prepared: _Prepared) -> None:
+        try:
+            self._check_topics({part.topic for part in prepared.pending.partitions.values()})
+        except LogIdentityError as error:
+            raise FencedError(str(error)) from error
+
+    def _prepare(self) -> _Prepared:
+        pending, self._pending = self._pending, Pending()
+        deltas = {key: part.delta() for key, part in pending.partitions.items()}
+        return _Prepared(str(uuid.uuid4()), pending, deltas, self._schemas.newly_met, self._clock.time_ns())
+
+    def _write_files(self, prepared: _Prepared) -> None:
+        if prepared.files is not None:
+            return
+        started = self._clock.monotonic()
+        frames = list(prepared.pending.frames())
+        prepared.files = self._writer.write_files(self._rows(frames)) if frames else ()
+        prepared.write_seconds = self._clock.monotonic() - started
+
+    def _rows(self, frames: list[pl.DataFrame]) -> pl.DataFrame:
+        rows = pl.concat(frames).with_columns(
+            commit_sequence=pl.lit(self._commit_sequence + 1, pl.Int64), written_by=pl.lit(WrittenBy.INGEST)
+        )
+        return rows.select(self._columns)
+
+    def _send_dead_letters(self, prepared: _Prepared) -> None:
+        for key, part in prepared.pending.partitions.items():
+            if part.bad and key not in prepared.recorded:
+                topic_id = self._logs[key.log_id].topic_id
+                if key not in prepared.published:
+                    self._dead_letters.publish(part.topic, topic_id, part.bad)
+                    prepared.published.add(key)
+                self._dead_letters.record(self.table, key.log_id, part.topic, topic_id, part.bad)
+                prepared.recorded.add(key)
+        crash_points.reached("after_side_tables")
+
+    def _batch(self, prepared: _Prepared) -> Batch:
+        return Batch(prepared.batch_id, prepared.deltas, prepared.files or (), prepared.schemas, prepared.created_at_ns)
+
+    def _committed(self, prepared: _Prepared, commit: Commit, commit_seconds: float) -> None:
+        self._prepared = None
+        self._failures, self._retry_at = 0, 0.0
+        self._commit_sequence = max(self._commit_sequence, commit.seam.commit_sequence)
+        self._schemas.recorded(prepared.schemas)
+        self._handover.ask_consumer(Committed(self.table, {key: delta.end for key, delta in prepared.deltas.items()}))
+        by_error_class = Counter(record.error_class for _, _, record in prepared.pending.bad())
+        if by_error_class:
+            self._observe(events.RecordsDeadLettered(self.table, dict(by_error_class)))
+        self._observe(
+            events.BatchCommitted(
+                table=self.table,
+                rows=commit.rows,
+                dead_letters=by_error_class.total(),
+                records=prepared.pending.records,
+                files=len(prepared.files or ()),
+                write_seconds=prepared.write_seconds,
+                commit_seconds=commit_seconds,
+                commit_sequence=commit.seam.commit_sequence,
+                snapshot_id=commit.snapshot_id,
+            )
+        )
+
+    # When it cannot go on.
+
+    def _drop(self, error: FencedError) -> None:
+        """Drop everything held: another writer owns some of it; the consumer seeks to the seam and reads on there."""
+        records = self._forget()
+        self._observe(events.BatchFenced(self.table, records, str(error)))
+        self._handover.ask_consumer(Reposition(self.table))
+
+    def _fail(self, error: Exception) -> None:
+        """Keep what is held and try again after a pause, which doubles from failure to failure."""
+        pause = min(
+            self._settings.retry_pause_seconds * 2 ** min(self._failures, 30), self._settings.retry_pause_seconds_max
+        )
+        self._failures += 1
+        self._retry_at = self._clock.monotonic() + pause
+        self._observe(events.CommitFailed(self.table, self._failures, f"{type(error).__name__}: {error}", pause))
+
+    def _stop(self, error: AccountingError | LogIdentityError) -> None:
+        self.stopped = f"{type(error).__name__}: {error}"
+        self._forget()
+        self._observe(events.TableStopped(self.table, self.stopped))
+        self._handover.ask_consumer(Abandon(self.table))
+
+    def _forget(self) -> int:
+        records = self._pending.records + sum(len(chunk.batch) for chunk in self._waiting)
+        if self._prepared is not None:
+            records += self._prepared.pending.records
+        self._oldest_epoch = self._handover.epoch
+        self._handover.discard(self.table)
+        self._pending, self._prepared, self._waiting = Pending(), None, []
+        self._failures, self._retry_at, self._logs = 0, 0.0, {}
+        return records
+
+    def _learn(self, head: TableHead) -> None:
+        self._logs = {entry.log_id: entry for entry in head.logs}
+        self._commit_sequence = head.seam.commit_sequence
+        self._schemas.learn(head.schemas)
+
+
+def _joined(chunks: list[Chunk], *, records_max: int) -> list[Chunk]:
+    """Join neighbouring chunks of one partition, since large blocks decode faster than small ones."""
+    blocks: dict[tuple[LogPartition, int], list[list[Chunk]]] = {}
+    for chunk in chunks:
+        of_partition = blocks.setdefault((chunk.log, chunk.epoch), [])
+        last = of_partition[-1] if of_partition else None
+        if last and last[-1].end == chunk.start and sum(len(c.batch) for c in last) + len(chunk.batch) <= records_max:
+            last.append(chunk)
+        else:
+            of_partition.append([chunk])
+    return [_join(block) for of_partition in blocks.values() for block in of_partition]
+
+
+def _join(chunks: list[Chunk]) -> Chunk:
+    if len(chunks) == 1:
+        return chunks[0]
+    first, last = chunks[0], chunks[-1]
+    batches = [chunk.batch for chunk in chunks]
+    batch = replace(
+        last.batch,
+        offsets=list(chain.from_iterable(batch.offsets for batch in batches)),
+        ts_log_ms=list(chain.from_iterable(batch.ts_log_ms for batch in batches)),
+        keys=list(chain.from_iterable(batch.keys for batch in batches)),
+        values=list(chain.from_iterable(batch.values for batch in batches)),
+    )
+    return replace(first, end=last.end, batch=batch)

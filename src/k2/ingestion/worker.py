@@ -1,0 +1,206 @@
+"""The ingest worker: takes records from the log into the tables, each exactly once, on two threads."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from k2.common.errors import K2Error
+from k2.common.logging import get_logger
+from k2.ingestion import events
+from k2.ingestion.handover import Handover
+from k2.ingestion.intake import Intake
+from k2.ingestion.positioner import Positioner
+from k2.ingestion.table_lane import TableLane
+from k2.ingestion.writer_loop import WriterLoop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from k2.common.clock import Clock
+    from k2.ingestion.dead_letters import DeadLetters
+    from k2.ingestion.positioner import Cluster, Tables
+    from k2.ingestion.settings import IngestionSettings
+    from k2.ingestion.table_lane import Decoder, Writer
+    from k2.kafka.ports import GroupedReader, TopicPartition
+    from k2.kafka.registry import CachedSchemas
+    from k2.schemas.records import RecordType
+
+log = get_logger(__name__)
+
+_LOOK_SECONDS: Final = 0.02
+
+
+class ReaderFactory(Protocol):
+    """Makes the group's reader, with the worker's callbacks."""
+
+    def __call__(
+        self,
+        topics: Sequence[str],
+        *,
+        on_assign: Callable[[Sequence[TopicPartition]], Mapping[TopicPartition, int]],
+        on_revoke: Callable[[Sequence[TopicPartition]], None],
+    ) -> GroupedReader:
+        """Join the group."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TableParts:
+    """What one table needs: its decoder asks `schemas`, which must be the same object as here."""
+
+    record_type: RecordType
+    decoder: Decoder
+    schemas: CachedSchemas
+    writer: Writer
+
+
+class Expiry(Protocol):
+    """What keeps the number of snapshots small, beside the commits."""
+
+    def start(self) -> None:
+        """Begin."""
+        ...
+
+    def after_commit(self, table_name: str) -> None:
+        """Count a commit."""
+        ...
+
+    def stop(self) -> None:
+        """End."""
+        ...
+
+
+class IngestWorker:
+    """One member of the group: one thread consumes, one decodes, writes and commits."""
+
+    def __init__(
+        self,
+        *,
+        settings: IngestionSettings,
+        table_of: Mapping[str, str],
+        tables: Tables,
+        cluster: Cluster,
+        parts: Iterable[TableParts],
+        dead_letters: DeadLetters,
+        make_reader: ReaderFactory,
+        expiry: Expiry,
+        clock: Clock,
+        observer: events.Observer,
+    ) -> None:
+        """Put the worker together; nothing is connected before `run`. `table_of` maps the topics read to tables."""
+        parts = tuple(parts)
+        self._settings = settings
+        self._table_of = dict(table_of)
+        self._make_reader = make_reader
+        self._expiry = expiry
+        self._clock = clock
+        self._observe = events.Observers(observer, self._count_commit)
+        self.handover = Handover(sorted(part.record_type.name for part in parts))
+        positioner = Positioner(
+            tables, cluster, self._table_of, clock=clock, log_end_grace_seconds=settings.log_end_grace_seconds
+        )
+        self.intake = Intake(
+            positioner=positioner,
+            cluster=cluster,
+            handover=self.handover,
+            table_of=self._table_of,
+            settings=settings,
+            clock=clock,
+            observer=self._observe,
+            wait_for_writer=lambda done, seconds: done.wait(seconds),
+        )
+        lanes = [
+            TableLane(
+                part.record_type,
+                decoder=part.decoder,
+                schemas=part.schemas,
+                writer=part.writer,
+                heads=tables,
+                dead_letters=dead_letters,
+                handover=self.handover,
+                settings=settings,
+                clock=clock,
+                observer=self._observe,
+                check_topics=positioner.check_topics,
+            )
+            for part in parts
+        ]
+        self.writer_loop = WriterLoop(lanes, handover=self.handover, settings=settings, clock=clock)
+        self._writer_stop = threading.Event()
+
+    def run(self, stop: threading.Event) -> None:
+        """Ingest until `stop` is set; then commit what has come, within the bound of a shutdown, and leave the group."""
+        writer = threading.Thread(target=self._write, name="k2-ingest-writer", daemon=True)
+        self._writer_stop.clear()
+        self._expiry.start()
+        writer.start()
+        try:
+            reader = self._join(stop)
+            if reader is not None:
+                self._consume(reader, stop)
+        finally:
+            self._writer_stop.set()
+            writer.join(self._settings.shutdown_seconds)
+            self._expiry.stop()
+
+    def run_until(self, ends: Mapping[TopicPartition, int], *, timeout_seconds: float) -> bool:
+        """Ingest until every partition of `ends` is in its table up to there; return whether that was in time."""
+        stop = threading.Event()
+        runner = threading.Thread(target=self.run, args=(stop,), name="k2-ingest-run", daemon=True)
+        deadline = self._clock.monotonic() + timeout_seconds
+        runner.start()
+        while runner.is_alive() and self._clock.monotonic() < deadline:
+            if _reached(self.intake.positions(), ends):
+                break
+            runner.join(_LOOK_SECONDS)
+        stop.set()
+        runner.join()
+        return _reached(self.intake.last_seams, ends)
+
+    def _join(self, stop: threading.Event) -> GroupedReader | None:
+        """Make the reader; a cluster that cannot be reached is tried again until `stop`."""
+        failures = 0
+        while not stop.is_set():
+            try:
+                reader = self._make_reader(
+                    sorted(self._table_of), on_assign=self.intake.on_assign, on_revoke=self.intake.on_revoke
+                )
+            except K2Error as error:
+                failures += 1
+                self._observe(events.ReadFailed(events.Reading.JOIN, str(error), failures))
+                stop.wait(min(self._settings.retry_pause_seconds * 2**failures, self._settings.retry_pause_seconds_max))
+            else:
+                self.intake.use(reader)
+                self._observe(events.ReadRecovered(events.Reading.JOIN))
+                return reader
+        return None
+
+    def _consume(self, reader: GroupedReader, stop: threading.Event) -> None:
+        try:
+            while not stop.is_set():
+                try:
+                    self.intake.step()
+                except Exception:  # the edge of the loop: a surprise is told and does not end the worker
+                    log.exception("intake_step_failed")
+                    stop.wait(self._settings.retry_pause_seconds)
+            self.intake.finish()
+        finally:
+            reader.close()
+
+    def _write(self) -> None:
+        while not self._writer_stop.is_set():
+            try:
+                self.writer_loop.step()
+            except Exception:  # the edge of the loop: lanes handle their own errors, this one is a surprise
+                log.exception("writer_step_failed")
+                self._writer_stop.wait(self._settings.retry_pause_seconds)
+
+    def _count_commit(self, event: events.Event) -> None:
+        if isinstance(event, events.BatchCommitted):
+            self._expiry.after_commit(event.table)
+
+
+def _reached(positions: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> bool:
+    return all(positions.get(key, -1) >= end for key, end in ends.items())
