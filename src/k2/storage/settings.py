@@ -35,18 +35,11 @@ class CatalogSettings(BaseModel):
         default=12.0, gt=0, description="Age at which a data file not yet committed is rewritten"
     )
     row_group_rows: int = Field(default=131_072, ge=1_024, description="Rows in one row group of a data file")
-    manifests_merge_count: int = Field(
-        default=50, ge=2, description="Manifests in a snapshot at which small ones are merged"
-    )
-    manifest_bytes_max: int = Field(
-        default=1_048_576,
-        ge=1_024,
-        description="Size at which a merged manifest is left alone, so that merging stays bounded",
-    )
+    manifests_merge_count: int = Field(default=20, ge=2, description="Manifests of like size that are merged into one")
     expire_every_commits: int = Field(default=50, ge=1, description="Commits between two expiries of snapshots")
     snapshots_kept_min: int = Field(default=10, ge=1, description="Newest snapshots that an expiry always keeps")
     snapshot_age_min_seconds: float = Field(
-        default=600.0, ge=0, description="Age below which a snapshot is kept, for the readers that pinned it"
+        default=60.0, ge=0, description="Age below which a snapshot is kept, for the readers that pinned it"
     )
     snapshots_kept_max: int = Field(
         default=200,

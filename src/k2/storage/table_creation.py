@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
 
     from k2.schemas.records import RecordType
-    from k2.storage.settings import CatalogSettings
 
 RETRIES_PROPERTY: Final = "commit.retry.num-retries"
 _PRUNED_COLUMNS: Final = (
@@ -32,7 +31,7 @@ _PRUNED_COLUMNS: Final = (
 """Columns with lower and upper bounds in the manifests; the others have counts only, which keeps planning fast."""
 
 
-def table_properties(record_type: RecordType, settings: CatalogSettings) -> dict[str, str]:
+def table_properties(record_type: RecordType) -> dict[str, str]:
     """Return the properties of a new table."""
     bounds = {
         f"write.metadata.metrics.column.{field.name}": "full"
@@ -45,14 +44,11 @@ def table_properties(record_type: RecordType, settings: CatalogSettings) -> dict
         "write.metadata.delete-after-commit.enabled": "true",
         "write.parquet.compression-codec": "zstd",
         "write.metadata.metrics.default": "counts",
-        "commit.manifest-merge.enabled": "true",
-        "commit.manifest.min-count-to-merge": str(settings.manifests_merge_count),
-        "commit.manifest.target-size-bytes": str(settings.manifest_bytes_max),
         **bounds,
     }
 
 
-def create_table(catalog: Catalog, identifier: str, record_type: RecordType, settings: CatalogSettings) -> bool:
+def create_table(catalog: Catalog, identifier: str, record_type: RecordType) -> bool:
     """Create the table unless it is there; say whether this call created it.
 
     The catalogs' own `create_table` numbers fields afresh, which would break the promise that an id never changes its
@@ -60,7 +56,7 @@ def create_table(catalog: Catalog, identifier: str, record_type: RecordType, set
     """
     schema = iceberg_schema(record_type)
     spec, order = partition_spec(record_type), sort_order(record_type)
-    properties = table_properties(record_type, settings)
+    properties = table_properties(record_type)
     location = catalog.create_table_transaction(identifier, schema).table_metadata.location
     metadata = TableMetadataV2(
         location=location,
@@ -114,6 +110,6 @@ def evolve_table(catalog: Catalog, table: Table, record_type: RecordType) -> lis
             AssertCurrentSchemaId(current_schema_id=table.metadata.current_schema_id),
         )
         catalog.commit_table(
-            table, requirements, (AddSchemaUpdate(schema=schema), SetCurrentSchemaUpdate(schema_id=-1))
+            table, requirements, (AddSchemaUpdate(schema_=schema), SetCurrentSchemaUpdate(schema_id=-1))
         )
     return [field.name for field in added]

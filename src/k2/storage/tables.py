@@ -14,7 +14,8 @@ from k2.schemas.records import DEAD_LETTERS, QUOTES, TRADES, RecordType
 from k2.storage.catalog import close_catalog, metadata_location, open_catalog
 from k2.storage.failures import as_k2_error, translated
 from k2.storage.seam import SUMMARY_KEY, Seam
-from k2.storage.swaps import append, attempts
+from k2.storage.retries import attempts
+from k2.storage.snapshots import append
 from k2.storage.table_creation import create_table, evolve_table
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ class MarketTables:
                     table,
                     summary={SUMMARY_KEY: head.seam.with_log(log_id, starts).to_json()},
                     properties={f"{LOG_PREFIX}{log_id}": _log_text(wanted)},
+                    merge_count=self._settings.manifests_merge_count,
                 )
             except (UnavailableError, CommitFailedException) as error:
                 failure = error
@@ -168,7 +170,7 @@ class MarketTables:
         try:
             table = self.catalog.load_table(identifier)
         except NoSuchTableError:
-            created = create_table(self.catalog, identifier, record_type, self._settings)
+            created = create_table(self.catalog, identifier, record_type)
             table = self.catalog.load_table(identifier)
         else:
             created = False

@@ -18,8 +18,9 @@ from k2.common.errors import (
 )
 from k2.storage.data_files import DataFileWriter
 from k2.storage.failures import as_k2_error
+from k2.storage.retries import attempts
 from k2.storage.seam import BATCH_KEY, SUMMARY_KEY
-from k2.storage.swaps import append, attempts, require_no_rebase
+from k2.storage.snapshots import append
 from k2.storage.tables import MAIN_TABLES, SCHEMA_PREFIX, head_of
 
 if TYPE_CHECKING:
@@ -121,7 +122,6 @@ class TableWriter:
 
     def _attempt(self, batch: Batch, attempt: int) -> Commit:
         table = self._tables.load(self._name)
-        require_no_rebase(table)
         head = head_of(table)
         landed = find_batch(table, batch.batch_id)
         if landed is not None:
@@ -131,12 +131,15 @@ class TableWriter:
         files = [self._fresh(table, file).data_file for file in batch.files]
         schemas = {f"{SCHEMA_PREFIX}{key}": text for key, text in batch.new_schemas.items() if key not in head.schemas}
         reached("before_commit")
-        append(table, files=files, summary={SUMMARY_KEY: seam.to_json(), BATCH_KEY: batch.batch_id}, properties=schemas)
+        snapshot_id = append(
+            table,
+            files=files,
+            summary={SUMMARY_KEY: seam.to_json(), BATCH_KEY: batch.batch_id},
+            properties=schemas,
+            merge_count=self._settings.manifests_merge_count,
+        )
         reached("after_commit")
-        snapshot = table.current_snapshot()
-        if snapshot is None:
-            raise AccountingError(f"expected a snapshot in {self._name} after a commit, found none")
-        return Commit(snapshot.snapshot_id, seam, batch.rows, attempt, found=False)
+        return Commit(snapshot_id, seam, batch.rows, attempt, found=False)
 
     def _fresh(self, table: Table, file: WrittenFile) -> WrittenFile:
         age_hours = (self._clock.time_ns() - file.written_at_ns) / _NS_PER_HOUR
