@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
+from k2.api.settings import ApiSettings
 from k2.common.errors import ConfigurationError
 from k2.ingestion.settings import IngestionSettings
 from k2.kafka.settings import KafkaSettings
+from k2.local.settings import LocalSettings
 from k2.query.settings import QuerySettings
 from k2.storage.settings import CatalogSettings
 
@@ -36,18 +38,6 @@ class ValkeySettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     url: SecretStr = Field(default=SecretStr("redis://127.0.0.1:6379/0"), description="URL of Valkey or Redis")
-
-
-class ApiSettings(BaseModel):
-    """The REST API: address, key and the limits on what one caller can ask."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    host: str = Field(default="127.0.0.1", min_length=1, description="Address to bind to; loopback unless changed")
-    port: int = Field(default=8000, ge=1, le=65535, description="Port to bind to")
-    key_file: Path | None = Field(
-        default=None, description="File that holds the API key; `<data dir>/api-key` if unset"
-    )
 
 
 class Settings(BaseModel):
@@ -71,6 +61,7 @@ class Settings(BaseModel):
     ingestion: IngestionSettings = Field(default_factory=IngestionSettings, description="The ingest worker")
     query: QuerySettings = Field(default_factory=QuerySettings, description="Hybrid queries")
     api: ApiSettings = Field(default_factory=ApiSettings, description="The REST API")
+    local: LocalSettings = Field(default_factory=LocalSettings, description="The platform on this machine")
 
 
 def load_settings(data_dir: Path | None = None, *, environ: Mapping[str, str] | None = None) -> Settings:

@@ -1,0 +1,118 @@
+"""The composition root: the only module that turns settings into objects.
+
+Imports stand inside the functions, so that a command loads only the libraries that it uses.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from k2.common.clock import Clock
+    from k2.ingestion.events import Observer
+    from k2.ingestion.worker import IngestWorker
+    from k2.kafka.admin import LogAdmin
+    from k2.kafka.registry import SchemaRegistry
+    from k2.kafka.topics import TopicCatalog
+    from k2.settings import Settings
+    from k2.storage.planning import Planner
+    from k2.storage.tables import MarketTables
+
+
+def system_clock() -> Clock:
+    """Return the machine's clock."""
+    from k2.common.clock import SystemClock
+
+    return SystemClock()
+
+
+def start_process(settings: Settings, *, component: str) -> None:
+    """Set up what a whole process shares: logs, and the crash points that a test has armed."""
+    from k2.common import crash_points, logging
+
+    logging.configure(component=component, level=settings.log_level)
+    crash_points.arm_from(settings.crash_points)
+
+
+def topic_catalog(settings: Settings) -> TopicCatalog:
+    """Return the exchanges and topics of the platform."""
+    from k2.kafka.topics import TopicCatalog
+
+    return TopicCatalog.load(settings.topics_file)
+
+
+def log_admin(settings: Settings) -> LogAdmin:
+    """Return what creates topics and tells what the cluster holds."""
+    from k2.kafka.admin import LogAdmin
+
+    return LogAdmin(settings.kafka)
+
+
+def schema_registry(settings: Settings) -> SchemaRegistry:
+    """Return the client of the schema registry."""
+    from k2.kafka.registry import SchemaRegistry
+
+    return SchemaRegistry(settings.kafka)
+
+
+def market_tables(settings: Settings) -> MarketTables:
+    """Return the market tables, each created or grown to today's columns if need be."""
+    from k2.storage.tables import MarketTables
+
+    tables = MarketTables(settings.catalog, system_clock())
+    tables.ensure()
+    return tables
+
+
+def planner(settings: Settings, tables: MarketTables) -> Planner:
+    """Return what plans scans of the tables."""
+    from k2.storage.planning import Planner
+
+    return Planner(tables, settings.catalog)
+
+
+def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
+    """Return an ingest worker; topics and tables that are missing are created."""
+    from k2.ingestion.dead_letters import DeadLetters
+    from k2.ingestion.worker import IngestWorker, TableParts
+    from k2.kafka.consumer import GroupReader
+    from k2.kafka.decoding import Decoder
+    from k2.kafka.producer import LogProducer
+    from k2.kafka.registry import CachedSchemas
+    from k2.schemas.records import RECORD_TYPES
+    from k2.storage.dead_letters import DeadLetterWriter
+    from k2.storage.expiry import SnapshotExpiry
+    from k2.storage.writer import TableWriter
+
+    clock = system_clock()
+    topics = topic_catalog(settings)
+    admin = log_admin(settings)
+    admin.create_topics(topics.all_topics)
+    tables = market_tables(settings)
+    registry = schema_registry(settings)
+    ratio_max = settings.ingestion.unknown_schemas_ratio_max
+
+    def parts(name: str) -> TableParts:
+        schemas = CachedSchemas(registry, tables.head(name).schemas)
+        decoder = Decoder(RECORD_TYPES[name], schemas, unknown_schemas_ratio_max=ratio_max)
+        return TableParts(RECORD_TYPES[name], decoder, schemas, TableWriter(tables, name, settings.catalog, clock))
+
+    return IngestWorker(
+        settings=settings.ingestion,
+        table_of={topic.name: topic.data_type for topic in topics.market_topics},
+        tables=tables,
+        cluster=admin,
+        parts=[parts(name) for name in RECORD_TYPES],
+        dead_letters=DeadLetters(
+            LogProducer(settings.kafka),
+            DeadLetterWriter(tables, settings.catalog, clock),
+            clock=clock,
+            flush_seconds=settings.ingestion.dead_letter_flush_seconds,
+        ),
+        make_reader=lambda names, *, on_assign, on_revoke: GroupReader(
+            settings.kafka, group_id=settings.ingestion.group_id, topics=names, on_assign=on_assign, on_revoke=on_revoke
+        ),
+        expiry=SnapshotExpiry(tables, settings.catalog, clock),
+        clock=clock,
+        observer=observer,
+    )
