@@ -1,0 +1,65 @@
+"""What the query side asks of the log, the decoder and the tables, so that fakes can stand in for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from k2.kafka.batches import LogBatch
+    from k2.kafka.decoding import Decoded
+    from k2.kafka.ports import AssignedReader, LogIdentity, LogRange, TopicPartition
+    from k2.storage.planning import PinnedSnapshot, PlannedFile
+    from k2.storage.tables import TableHead
+
+    OpenReader = Callable[[], AssignedReader]
+    """Makes a read_committed reader with nothing assigned; raises UnavailableError."""
+
+
+class Decodes(Protocol):
+    """Turns messages into rows, as ingestion does."""
+
+    def decode(self, batch: LogBatch, *, log_id: int) -> Decoded:
+        """Decode a batch; UnavailableError if a new schema id cannot be looked up now."""
+        ...
+
+
+class LogFacts(Protocol):
+    """Tells which log each topic is, and what its partitions hold."""
+
+    def identities(self, topics: Iterable[str]) -> dict[str, LogIdentity]:
+        """Return who each topic is; a topic that does not exist is left out."""
+        ...
+
+    def ranges(self, topics: str | Iterable[str]) -> dict[TopicPartition, LogRange]:
+        """Return the offsets [start, last stable offset) of each partition."""
+        ...
+
+
+class Heads(Protocol):
+    """Tells what a table's newest snapshot says of the log."""
+
+    def head(self, table_name: str) -> TableHead:
+        """Return the head of the newest snapshot."""
+        ...
+
+
+class Plans(Protocol):
+    """Pins snapshots and names the files that a question needs."""
+
+    def pin(self, table_name: str) -> PinnedSnapshot:
+        """Pin the newest snapshot."""
+        ...
+
+    def plan(
+        self,
+        pinned: PinnedSnapshot,
+        *,
+        exchange: str | None = None,
+        symbol: str | None = None,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+    ) -> tuple[PlannedFile, ...]:
+        """Return the files that can hold such rows."""
+        ...
