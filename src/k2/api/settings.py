@@ -1,0 +1,37 @@
+"""Settings of the REST API: address, key, and the limits on what one caller can ask."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003  # pydantic reads the annotation at run time
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ApiSettings(BaseModel):
+    """The REST API: address, key and the limits on what one caller can ask."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address to bind to; loopback unless changed")
+    port: int = Field(default=8000, ge=1, le=65535, description="Port to bind to")
+    key_file: Path | None = Field(
+        default=None, description="File that holds the API key; `<data dir>/api-key` if unset"
+    )
+    rows_default: int = Field(default=10_000, gt=0, description="Rows of a page when the caller gives no limit")
+    rows_max: int = Field(default=1_000_000, gt=0, description="Most rows of one page")
+    concurrency_max: int = Field(default=4, gt=0, le=256, description="Questions answered at the same time")
+    queue_max: int = Field(default=32, ge=0, description="Questions that wait for their turn; more are refused (503)")
+    queue_seconds_max: float = Field(default=5.0, gt=0, description="Longest wait of a question for its turn, seconds")
+    query_seconds_max: float = Field(default=30.0, gt=0, description="Longest run of one question, seconds")
+    retry_after_seconds: float = Field(default=1.0, gt=0, description="Pause that a refusal (503) asks for, seconds")
+    url_bytes_max: int = Field(default=8192, gt=0, description="Longest URL with its query, bytes")
+    header_bytes_max: int = Field(default=16_384, gt=0, description="All headers of a request together, bytes")
+    body_bytes_max: int = Field(default=65_536, ge=0, description="Longest body of a request, bytes")
+    certificate_header_bytes_max: int = Field(
+        default=6144, ge=256, description="Longest K2-Certificate header, bytes; a longer one leaves out its partitions"
+    )
+    connections_max: int = Field(default=256, gt=0, description="Connections and requests held at the same time")
+    keep_alive_seconds: int = Field(default=15, gt=0, description="How long an idle connection is kept, seconds")
+    shutdown_seconds: int = Field(default=5, gt=0, description="How long a stop waits for running answers, seconds")
+    health_seconds_max: float = Field(default=2.0, gt=0, description="Longest wait for a health check, seconds")
+    client_seconds_max: float = Field(default=60.0, gt=0, description="How long commands wait for the API, seconds")
