@@ -10,7 +10,7 @@ from k2.common import crash_points
 from k2.common.errors import K2Error, LogIdentityError
 from k2.common.logging import get_logger
 from k2.ingestion import events
-from k2.ingestion.handover import Abandon, Chunk, Committed, Flush, Reposition
+from k2.ingestion.handover import Chunk, Committed, Flush, Reposition
 
 if TYPE_CHECKING:
     import threading

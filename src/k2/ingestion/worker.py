@@ -88,12 +88,14 @@ class IngestWorker:
         expiry: Expiry,
         clock: Clock,
         observer: events.Observer,
+        wait_for_writer: Callable[[threading.Event, float], bool] = threading.Event.wait,
     ) -> None:
         """Put the worker together; nothing is connected before `run`. `table_of` maps the topics read to tables."""
         parts = tuple(parts)
         self._settings = settings
         self._table_of = dict(table_of)
         self._make_reader = make_reader
+        self._dead_letters = dead_letters
         self._expiry = expiry
         self._clock = clock
         self._observe = events.Observers(observer, self._count_commit)
@@ -109,7 +111,7 @@ class IngestWorker:
             settings=settings,
             clock=clock,
             observer=self._observe,
-            wait_for_writer=lambda done, seconds: done.wait(seconds),
+            wait_for_writer=wait_for_writer,
         )
         lanes = [
             TableLane(
@@ -143,6 +145,7 @@ class IngestWorker:
         finally:
             self._writer_stop.set()
             writer.join(self._settings.shutdown_seconds)
+            self._dead_letters.close()
             self._expiry.stop()
 
     def run_until(self, ends: Mapping[TopicPartition, int], *, timeout_seconds: float) -> bool:
@@ -193,7 +196,7 @@ class IngestWorker:
         while not self._writer_stop.is_set():
             try:
                 self.writer_loop.step()
-            except Exception:  # the edge of the loop: lanes handle their own errors, this one is a surprise
+            except Exception:  # the edge of the loop: lanes handle their own errors
                 log.exception("writer_step_failed")
                 self._writer_stop.wait(self._settings.retry_pause_seconds)
 

@@ -1,0 +1,184 @@
+"""Tables in memory behind the real fence, with a catalog that can be down, lose replies, or be slow to apply."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from k2.common.errors import UnavailableError
+from k2.kafka.decoding import BadRecord, Decoded
+from k2.schemas.arrow import polars_schema
+from k2.storage.data_files import WrittenFile
+from k2.storage.seam import Seam
+from k2.storage.tables import RegisteredLog, TableHead
+from k2.storage.writer import Batch, Commit, check_accounts, check_fence
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import pyarrow as pa
+
+    from k2.kafka.batches import LogBatch
+    from k2.schemas.records import RecordType
+
+
+class SimulatedCrash(BaseException):
+    """The process ends here, as by kill -9."""
+
+
+@dataclass
+class Faults:
+    """What goes wrong; each is asked at its place, and answers from the simulation's random numbers."""
+
+    before_commit: Callable[[], bool] = lambda: False
+    reply_lost: Callable[[], bool] = lambda: False
+    write_fails: Callable[[], bool] = lambda: False
+    head_fails: Callable[[], bool] = lambda: False
+    side_table_fails: Callable[[], bool] = lambda: False
+    crash: Callable[[str], bool] = lambda _point: False
+
+    def reached(self, point: str) -> None:
+        """End the process here, if that is drawn."""
+        if self.crash(point):
+            raise SimulatedCrash(point)
+
+
+def _down(what: str) -> UnavailableError:
+    return UnavailableError(f"the simulated {what} is down", dependency=what)
+
+
+@dataclass
+class SimulatedTable:
+    """One main table: its head, and all rows with the batch that brought them."""
+
+    head: TableHead
+    rows: list[pl.DataFrame] = field(default_factory=list)
+    batches: dict[str, int] = field(default_factory=dict)
+    commits: int = 0
+
+    def coordinates(self) -> list[tuple[int, int, int]]:
+        """Return the coordinate of every row, in no order."""
+        return [row for rows in self.rows for row in rows.select("log_id", "log_partition", "log_offset").rows()]
+
+
+class SimulatedTables:
+    """The catalog."""
+
+    def __init__(self, faults: Faults, *names: str) -> None:
+        self.faults = faults
+        self.tables = {name: SimulatedTable(TableHead(name, None, Seam(), (), {}, "memory")) for name in names}
+        self.dead_letters: dict[tuple[str, int, int, str], dict[str, Any]] = {}
+        self.files: dict[str, pl.DataFrame] = {}
+
+    def head(self, table_name: str) -> TableHead:
+        """Return the newest head."""
+        if self.faults.head_fails():
+            raise _down("catalog")
+        return self.tables[table_name].head
+
+    def register_log(
+        self,
+        table_name: str,
+        *,
+        cluster_id: str,
+        topic_id: str,
+        topic: str,
+        starts: Mapping[int, int],
+        accept_new_log: bool = False,
+    ) -> RegisteredLog:
+        """Register a log; idempotent."""
+        del accept_new_log
+        table = self.tables[table_name]
+        for known in table.head.logs:
+            if (known.cluster_id, known.topic_id) == (cluster_id, topic_id):
+                return known
+        log = RegisteredLog(len(table.head.logs), cluster_id, topic_id, topic, len(starts), dict(starts))
+        table.head = replace(
+            table.head, logs=(*table.head.logs, log), seam=table.head.seam.with_log(log.log_id, starts), snapshot_id=1
+        )
+        return log
+
+    def append(self, events: pa.Table) -> int:
+        """Append events of dead letters whose coordinate and kind are absent."""
+        if self.faults.side_table_fails():
+            raise _down("catalog")
+        new = 0
+        for event in events.to_pylist():
+            key = (event["topic_id"], event["log_partition"], event["log_offset"], event["event"])
+            new += key not in self.dead_letters
+            self.dead_letters.setdefault(key, event)
+        return new
+
+
+class SimulatedWriter:
+    """Writes one simulated table; the fence and the accounts are checked by the product's own functions."""
+
+    def __init__(self, tables: SimulatedTables, table_name: str) -> None:
+        self._tables = tables
+        self._name = table_name
+
+    def write_files(self, rows: pl.DataFrame) -> tuple[WrittenFile, ...]:
+        """Keep the rows under a path."""
+        faults = self._tables.faults
+        if faults.write_fails():
+            raise _down("warehouse")
+        faults.reached("mid_parquet")
+        path = f"memory://{self._name}/{len(self._tables.files)}"
+        self._tables.files[path] = rows
+        faults.reached("file_closed")
+        data_file: Any = None  # Any: nothing in a simulation reads the manifest's entry
+        return (WrittenFile(path, rows.height, 0, 0, data_file),)
+
+    def commit(self, batch: Batch) -> Commit:
+        """Commit as the real writer does: look for the batch, check the fence, append."""
+        faults, table = self._tables.faults, self._tables.tables[self._name]
+        check_accounts(batch)
+        if faults.before_commit():
+            raise _down("catalog")
+        if batch.batch_id in table.batches:
+            return Commit(table.batches[batch.batch_id], table.head.seam, batch.rows, 1, found=True)
+        check_fence(table.head, batch)
+        faults.reached("before_commit")
+        table.commits += 1
+        table.rows += [self._tables.files[file.path] for file in batch.files]
+        table.batches[batch.batch_id] = table.commits
+        table.head = replace(
+            table.head,
+            snapshot_id=table.commits,
+            seam=table.head.seam.advanced(batch.deltas),
+            schemas={**batch.new_schemas, **table.head.schemas},
+        )
+        faults.reached("after_commit")
+        if faults.reply_lost():
+            raise _down("catalog")
+        return Commit(table.commits, table.head.seam, batch.rows, 1, found=False)
+
+
+class SimulatedDecoder:
+    """Makes a row of each value, and a bad record of each that begins with `bad`."""
+
+    def __init__(self, record_type: RecordType, schemas: object = None) -> None:
+        self._schema = {
+            name: dtype
+            for name, dtype in polars_schema(record_type).items()
+            if name not in ("commit_sequence", "written_by")
+        }
+        self._schemas = schemas
+
+    def decode(self, batch: LogBatch, *, log_id: int) -> Decoded:
+        """Decode a batch."""
+        good, bad = [], []
+        for offset, ts_log_ms, key, value in zip(batch.offsets, batch.ts_log_ms, batch.keys, batch.values, strict=True):
+            if value is None or value.startswith(b"bad"):
+                bad.append(BadRecord(batch.partition, offset, ts_log_ms, key, value, "Bad", "it is bad"))
+            else:
+                good.append(offset)
+        rows = pl.DataFrame({"log_offset": good}, schema={"log_offset": pl.Int64}).select(
+            pl.col(name)
+            if name == "log_offset"
+            else pl.lit({"log_id": log_id, "log_partition": batch.partition}.get(name), dtype).alias(name)
+            for name, dtype in self._schema.items()
+        )
+        return Decoded(rows, tuple(bad))
