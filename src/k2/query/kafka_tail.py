@@ -13,6 +13,7 @@ from k2.common.errors import ConfigurationError, K2Error, LogIdentityError, Quer
 from k2.common.logging import get_logger
 from k2.query.chunks import PartitionChunks, View
 from k2.query.leases import Lease, Leases
+from k2.query.placement import Placement
 from k2.query.topic_watch import TopicWatch, WatchedState
 from k2.schemas.arrow import polars_schema
 from k2.schemas.records import ORDER, RECORD_TYPES
@@ -65,6 +66,7 @@ class KafkaTail:
         self._reader: AssignedReader | None = None
         self._partitions: dict[TopicPartition, PartitionChunks] = {}
         self._pending: deque[LogBatch] = deque()
+        self.placement = Placement()
         self._leases = Leases(clock, seconds_max=settings.lease_seconds_max)
         self._changed = threading.Condition()
         self._stop = threading.Event()
@@ -141,6 +143,7 @@ class KafkaTail:
             "size_bytes": sum(chunks.size_bytes for _, chunks in partitions),
             "size_bytes_max": self._settings.tail_bytes_max,
             "chunks": sum(len(chunks.view.chunks) for _, chunks in partitions),
+            "strays": sorted(self.placement.strays),
             "leases": len(self._leases),
             "leases_expired": self._leases.expired,
             "partitions": {
@@ -208,11 +211,12 @@ class KafkaTail:
 
     def _run(self) -> None:
         while not self._stop.is_set():
+            began = self._clock.monotonic()
             try:
                 self.step()
                 self._settle(None)
-                if self._reader is None:
-                    self._stop.wait(self._settings.tail_poll_seconds)
+                pause = self._settings.tail_round_seconds + began - self._clock.monotonic()
+                self._stop.wait(self._settings.tail_poll_seconds if self._reader is None else max(pause, 0))
             except LogIdentityError as error:
                 self._forget()
                 self._settle(error)
@@ -276,6 +280,7 @@ class KafkaTail:
         if batch.offsets and batch.offsets[0] < chunks.view.end:
             batch = batch.where([offset >= chunks.view.end for offset in batch.offsets])
         decoded = self._decoders[followed.topic.data_type].decode(batch, log_id=followed.log.log_id)
+        self.placement.check(batch, decoded.rows, followed.log.partitions)
         chunks.append(decoded.rows, batch.next_offset, tuple(bad.offset for bad in decoded.bad))
         self._counts["records"] += len(batch)
         self._counts["undecodable"] += len(decoded.bad)

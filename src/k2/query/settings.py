@@ -16,6 +16,12 @@ class QuerySettings(BaseModel):
     tail_poll_seconds: float = Field(
         default=0.02, gt=0, le=5, description="How long one poll of the log waits, seconds"
     )
+    tail_round_seconds: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="Least time between two rounds of the tail, so that it decodes many at once",
+    )
     tail_poll_records_max: int = Field(default=20_000, gt=0, description="Most records that one poll takes")
     tail_chunk_rows: int = Field(default=65_536, gt=0, description="Rows up to which neighbouring chunks are joined")
     tail_refresh_seconds: float = Field(
@@ -25,7 +31,7 @@ class QuerySettings(BaseModel):
         default=1.0, gt=0, description="Pause before the tail tries a log or a table again that was down, seconds"
     )
     catch_up_seconds_max: float = Field(
-        default=5.0, gt=0, description="Longest wait of a question for the tail to reach the log's end, seconds"
+        default=2.0, ge=0, description="Longest wait of a question for the tail to reach the log's end, seconds"
     )
     lease_seconds_max: float = Field(
         default=60.0, gt=0, description="How long a question may hold the tail's rows against trimming, seconds"

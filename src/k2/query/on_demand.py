@@ -1,0 +1,117 @@
+"""Reads what neither the table nor the tail holds from the log: one symbol, by key before decoding, within limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from k2.common.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from k2.common.clock import Clock
+    from k2.kafka.batches import LogBatch
+    from k2.query.ports import Decodes, OpenReader
+    from k2.query.settings import QuerySettings
+
+
+@dataclass(frozen=True, slots=True)
+class MissingRange:
+    """Offsets [start, end) of one partition that an answer needs; `by_key`: each record's key is its symbol."""
+
+    topic: str
+    partition: int
+    log_id: int
+    start: int
+    end: int
+    by_key: bool = True
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What one read has used up, and what it has found."""
+
+    frames: list[pl.DataFrame]
+    undecodable: int = 0
+    records: int = 0
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The rows of all the ranges."""
+
+    frames: tuple[pl.DataFrame, ...]
+    undecodable: int
+
+
+class OnDemandReader:
+    """Reads ranges of the log; each read has a connection of its own."""
+
+    def __init__(self, open_reader: OpenReader, *, settings: QuerySettings, clock: Clock) -> None:
+        self._open_reader = open_reader
+        self._settings = settings
+        self._clock = clock
+
+    def read(self, ranges: Sequence[MissingRange], symbol: str, decoder: Decodes) -> Found:
+        """Return the symbol's rows of all `ranges`.
+
+        Raises:
+            UnavailableError: the log cannot be read, or not within the limits; the text says how far it came.
+        """
+        progress = _Progress([])
+        if not ranges:
+            return Found((), 0)
+        deadline = self._clock.monotonic() + self._settings.on_demand_seconds_max
+        reader = self._open_reader()
+        try:
+            reader.assign({(item.topic, item.partition): item.start for item in ranges})
+            open_ranges = {(item.topic, item.partition): item for item in ranges}
+            while open_ranges:
+                self._check(progress, ranges, deadline)
+                for batch in reader.poll(self._settings.tail_poll_records_max, self._settings.tail_poll_seconds):
+                    item = open_ranges.get((batch.topic, batch.partition))
+                    if item is None:
+                        continue
+                    self._take(batch, item, symbol, decoder, progress)
+                    if batch.next_offset >= item.end:
+                        del open_ranges[item.topic, item.partition]
+                        reader.unassign([(item.topic, item.partition)])
+        finally:
+            reader.close()
+        return Found(tuple(progress.frames), progress.undecodable)
+
+    def _take(self, batch: LogBatch, item: MissingRange, symbol: str, decoder: Decodes, progress: _Progress) -> None:
+        key = symbol.encode()
+        candidates = zip(batch.keys, batch.offsets, strict=True)
+        wanted = batch.where([offset < item.end and (found == key or not item.by_key) for found, offset in candidates])
+        progress.records += len(batch)
+        if len(wanted) == 0:
+            return
+        decoded = decoder.decode(wanted, log_id=item.log_id)
+        progress.undecodable += len(decoded.bad)
+        rows = decoded.rows.filter(pl.col("symbol") == symbol)
+        progress.frames.append(rows)
+        progress.size_bytes += int(rows.estimated_size())
+
+    def _check(self, progress: _Progress, ranges: Sequence[MissingRange], deadline: float) -> None:
+        settings = self._settings
+        if self._clock.monotonic() >= deadline:
+            reached = f"K2_QUERY__ON_DEMAND_SECONDS_MAX ({settings.on_demand_seconds_max:g} s)"
+        elif progress.records > settings.on_demand_records_max:
+            reached = f"K2_QUERY__ON_DEMAND_RECORDS_MAX ({settings.on_demand_records_max})"
+        elif progress.size_bytes > settings.on_demand_bytes_max:
+            reached = f"K2_QUERY__ON_DEMAND_BYTES_MAX ({settings.on_demand_bytes_max})"
+        else:
+            return
+        offsets = sum(item.end - item.start for item in ranges)
+        raise UnavailableError(
+            f"{offsets} offsets between the table's seam and the log's end must be read from the log, since the tail does "
+            f"not hold them; {progress.records} records were read when the limit {reached} was met: wait for the ingest "
+            "worker to catch up (`k2 status`), raise the limit, or accept a partial answer",
+            dependency="kafka",
+            retry_after_seconds=5,
+        )

@@ -1,0 +1,148 @@
+"""Reads planned Parquet files together with rows in memory, through a DuckDB that can reach nothing else."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import duckdb
+
+from k2.common.errors import CorruptionError, K2Error, OverloadedError, QueryError, UnavailableError
+from k2.schemas.records import FieldType, RecordType
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import pyarrow as pa
+
+_TYPES: Final = {
+    FieldType.STRING: "VARCHAR",
+    FieldType.STRINGS: "VARCHAR[]",
+    FieldType.INT: "INTEGER",
+    FieldType.LONG: "BIGINT",
+    FieldType.DATE: "DATE",
+    FieldType.TIMESTAMP: "TIMESTAMP WITH TIME ZONE",
+    FieldType.PRICE: "DECIMAL(28,12)",
+    FieldType.QUANTITY: "DECIMAL(28,10)",
+    FieldType.BINARY: "BLOB",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A predicate of fixed text, and the values bound to its names."""
+
+    sql: str = "true"
+    values: Mapping[str, Any] = field(default_factory=dict)  # Any: whatever DuckDB binds
+
+    def __and__(self, other: Condition) -> Condition:
+        """Return the predicate that both hold."""
+        return Condition(f"{self.sql} AND {other.sql}", {**self.values, **other.values})
+
+
+class Scanner:
+    """One in-process DuckDB; each call runs on a cursor of its own, so threads may share it.
+
+    Only files below `directories` can be opened; the configuration is locked, so no statement can widen that.
+    """
+
+    def __init__(
+        self, directories: Sequence[str], *, memory_limit_bytes: int, threads: int, seconds_max: float
+    ) -> None:
+        self._seconds_max = seconds_max
+        self._database = duckdb.connect(
+            ":memory:", config={"memory_limit": f"{memory_limit_bytes}B", "threads": threads}
+        )
+        for statement in (
+            "SET TimeZone = 'UTC'",
+            "SET autoinstall_known_extensions = false",
+            "SET autoload_known_extensions = false",
+            "SET parquet_metadata_cache = true",
+            # Data files are never changed after a commit names them, so a cached footer stays right.
+            "SET validate_external_file_cache = 'NO_VALIDATION'",
+            "SET temp_directory = ''",
+            f"SET allowed_directories = [{', '.join(_quoted(_with_slash(path)) for path in directories)}]",
+            "SET enable_external_access = false",
+            "SET lock_configuration = true",
+        ):
+            self._database.execute(statement)
+
+    def fetch(self, sql: str, values: Mapping[str, Any], *, tables: Mapping[str, pa.Table] | None = None) -> pa.Table:
+        """Run one statement of fixed text, with bound values and Arrow tables by name, and return its rows.
+
+        Raises:
+            QueryError: it ran out of time or memory, or a number did not fit.
+            CorruptionError: a file is damaged; the text names it.
+            UnavailableError: a file cannot be read.
+        """
+        cursor = self._database.cursor()
+        timer = threading.Timer(self._seconds_max, cursor.interrupt)
+        timer.daemon = True
+        timer.start()
+        try:
+            for name, table in (tables or {}).items():
+                cursor.register(name, table)
+            return cursor.execute(sql, dict(values)).to_arrow_table()
+        except duckdb.Error as error:
+            raise self._translated(error) from error
+        finally:
+            timer.cancel()
+            cursor.close()
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+    def _translated(self, error: duckdb.Error) -> K2Error:
+        text = str(error).strip().splitlines()[0]
+        if isinstance(error, duckdb.InterruptException):
+            return QueryError(
+                f"the question took longer than {self._seconds_max:g} s (K2_QUERY__QUERY_SECONDS_MAX) and was ended: "
+                "ask for a shorter range, or fewer columns"
+            )
+        if isinstance(error, duckdb.OutOfMemoryException):
+            return OverloadedError(
+                f"the question needs more memory than K2_QUERY__MEMORY_LIMIT_BYTES allows: ask for a shorter "
+                f"range or a limit ({text})",
+                dependency="duckdb",
+            )
+        if isinstance(error, duckdb.OutOfRangeException | duckdb.ConversionException):
+            return QueryError(f"a number does not fit: {text}")
+        if isinstance(error, duckdb.IOException) and "No files found" not in text and "arquet" not in text:
+            return UnavailableError(f"a data file cannot be read: {text}", dependency="warehouse")
+        if isinstance(error, duckdb.IOException | duckdb.InvalidInputException | duckdb.SerializationException):
+            return CorruptionError(f"a data file is missing or damaged: {text}", path=_named_file(text))
+        return QueryError(f"the question could not be run: {text}")
+
+
+def files_source(record_type: RecordType) -> str:
+    """Return the SQL that reads the files bound to $files by field id, whatever columns each was written with."""
+    columns = ", ".join(
+        f"{field.field_id}: {{name: '{field.name}', type: '{_TYPES[field.type]}', default_value: NULL}}"
+        for field in record_type.fields
+    )
+    return f"read_parquet($files, schema = MAP {{{columns}}})"
+
+
+def null_column(record_type: RecordType, name: str) -> str:
+    """Return the SQL of a column that has no value yet."""
+    return f"CAST(NULL AS {_TYPES[record_type.field(name).type]}) AS {name}"
+
+
+def quoted_columns(names: Sequence[str]) -> Iterator[str]:
+    """Return the column names as SQL identifiers."""
+    return ('"' + name.replace('"', '""') + '"' for name in names)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _with_slash(path: str) -> str:
+    return path if path.endswith("/") else path + "/"
+
+
+def _named_file(text: str) -> str:
+    parts = text.split("'") if "'" in text else text.split('"')
+    return next((part for part in parts if "/" in part), "unknown")
