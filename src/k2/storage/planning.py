@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from pyiceberg.conversions import from_bytes
+from pyiceberg.manifest import read_manifest_list
+from pyiceberg.types import LongType, StringType
+
+from k2.storage.failures import translated
+from k2.storage.file_io import local_path
+from k2.storage.tables import MAIN_TABLES, head_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyiceberg.io import FileIO
+    from pyiceberg.manifest import DataFile, ManifestFile
+    from pyiceberg.table import Table
+
+    from k2.schemas.records import RecordType
     from k2.storage.settings import CatalogSettings
     from k2.storage.tables import MarketTables, TableHead
 
@@ -19,24 +36,61 @@ class PlannedFile:
     size_bytes: int
 
 
+class FileBounds(NamedTuple):
+    """What a manifest says of one data file; a bound is None where the manifest has none."""
+
+    file: PlannedFile
+    exchange: str
+    symbol_min: str | None
+    symbol_max: str | None
+    start_ns: int | None
+    last_ns: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadManifest:
+    """The live entries of one manifest, and the range that they cover together."""
+
+    path: str
+    files: tuple[FileBounds, ...]
+    exchanges: frozenset[str]
+    start_ns: int | None
+    last_ns: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class PinnedSnapshot:
     """One snapshot of a table, with the seam that cuts it; commits and expiry do not change what it holds."""
 
     head: TableHead
-    files_key: int
-    """Key of the planner's own cache."""
+    manifests: tuple[ReadManifest, ...] = field(repr=False)
+
+    @property
+    def rows(self) -> int:
+        """Rows in the snapshot, by the manifests."""
+        return sum(entry.file.rows for manifest in self.manifests for entry in manifest.files)
 
 
 class Planner:
-    """Plans scans of the main tables. Safe to share between threads."""
+    """Plans scans of the main tables. Threads may share it."""
 
     def __init__(self, tables: MarketTables, settings: CatalogSettings) -> None:
-        raise NotImplementedError
+        self._tables = tables
+        self._entries_max = settings.planned_files_cached_max
+        self._read: OrderedDict[str, ReadManifest] = OrderedDict()
+        self._entries = 0
+        self._pinned: dict[str, PinnedSnapshot] = {}
+        self._lock = threading.Lock()
 
     def pin(self, table_name: str) -> PinnedSnapshot:
-        """Pin the newest snapshot; reads only manifests that were not read before."""
-        raise NotImplementedError
+        """Pin the newest snapshot; reads only the manifests that were not read before."""
+        table = self._tables.latest(table_name)
+        pinned = self._pinned.get(table_name)
+        if pinned is not None and pinned.head.metadata_location == table.metadata_location:
+            return pinned
+        pinned = PinnedSnapshot(head_of(table), tuple(self._manifests(table, MAIN_TABLES[table_name])))
+        self._pinned[table_name] = pinned
+        return pinned
 
     def plan(
         self,
@@ -48,4 +102,81 @@ class Planner:
         end_ns: int | None = None,
     ) -> tuple[PlannedFile, ...]:
         """Return the files that can hold rows with ts_event_ns in [start_ns, end_ns) of the exchange and symbol."""
-        raise NotImplementedError
+        return tuple(
+            entry.file
+            for manifest in pinned.manifests
+            if (exchange is None or exchange in manifest.exchanges)
+            and (end_ns is None or manifest.start_ns is None or manifest.start_ns < end_ns)
+            and (start_ns is None or manifest.last_ns is None or manifest.last_ns >= start_ns)
+            for entry in manifest.files
+            if (end_ns is None or entry.start_ns is None or entry.start_ns < end_ns)
+            and (start_ns is None or entry.last_ns is None or entry.last_ns >= start_ns)
+            and (exchange is None or entry.exchange == exchange)
+            and (symbol is None or entry.symbol_min is None or entry.symbol_min <= symbol)
+            and (symbol is None or entry.symbol_max is None or entry.symbol_max >= symbol)
+        )
+
+    def _manifests(self, table: Table, record_type: RecordType) -> Iterator[ReadManifest]:
+        snapshot = table.current_snapshot()
+        if snapshot is None:
+            return
+        with translated("reading a manifest list", path=snapshot.manifest_list):
+            listed = list(read_manifest_list(table.io.new_input(snapshot.manifest_list)))
+        for manifest in listed:
+            yield self._manifest(table.io, manifest, record_type)
+
+    def _manifest(self, io: FileIO, manifest: ManifestFile, record_type: RecordType) -> ReadManifest:
+        path = manifest.manifest_path
+        with self._lock:
+            known = self._read.get(path)
+            if known is not None:
+                self._read.move_to_end(path)
+                return known
+        with translated("reading a manifest", path=path):
+            entries = manifest.fetch_manifest_entry(io)
+        read = _read_manifest(path, tuple(_bounds(entry.data_file, record_type) for entry in entries))
+        with self._lock:
+            if path not in self._read:
+                self._read[path] = read
+                self._entries += len(read.files)
+            while self._entries > self._entries_max and len(self._read) > 1:
+                _, oldest = self._read.popitem(last=False)
+                self._entries -= len(oldest.files)
+        return read
+
+
+def _read_manifest(path: str, files: tuple[FileBounds, ...]) -> ReadManifest:
+    starts = [entry.start_ns for entry in files]
+    lasts = [entry.last_ns for entry in files]
+    return ReadManifest(
+        path=path,
+        files=files,
+        exchanges=frozenset(entry.exchange for entry in files),
+        start_ns=None if None in starts else min((ns for ns in starts if ns is not None), default=None),
+        last_ns=None if None in lasts else max((ns for ns in lasts if ns is not None), default=None),
+    )
+
+
+def _bounds(file: DataFile, record_type: RecordType) -> FileBounds:
+    lower, upper = file.lower_bounds or {}, file.upper_bounds or {}
+    symbol, time = record_type.field("symbol").field_id, record_type.field("ts_event_ns").field_id
+    path = local_path(file.file_path)
+    planned = PlannedFile(
+        path=file.file_path if path is None else str(path), rows=file.record_count, size_bytes=file.file_size_in_bytes
+    )
+    return FileBounds(
+        file=planned,
+        exchange=str(file.partition[0]),
+        symbol_min=_text(lower.get(symbol)),
+        symbol_max=_text(upper.get(symbol)),
+        start_ns=_number(lower.get(time)),
+        last_ns=_number(upper.get(time)),
+    )
+
+
+def _text(bound: bytes | None) -> str | None:
+    return None if bound is None else str(from_bytes(StringType(), bound))
+
+
+def _number(bound: bytes | None) -> int | None:
+    return None if bound is None else int(from_bytes(LongType(), bound))

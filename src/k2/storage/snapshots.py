@@ -206,4 +206,6 @@ def _summary(files: Sequence[DataFile], summary: Mapping[str, str], parent: Snap
         "changed-partition-count": str(len({file.partition for file in files})),
     }
     previous = None if parent is None or parent.summary is None else parent.summary.additional_properties
-    return update_snapshot_summaries(Summary(operation=Operation.APPEND, **(added if files else {}), **summary), previous)
+    return update_snapshot_summaries(
+        Summary(operation=Operation.APPEND, **(added if files else {}), **summary), previous
+    )
