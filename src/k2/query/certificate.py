@@ -87,6 +87,8 @@ class Certificate:
     rows: int
     rows_from_table: int
     rows_from_log: int
+    undecodable: int
+    """Records of the partitions read, from the seam on, that could not become rows: dead letters to be."""
     as_of: str | None
     """Token of the log prefix; None for an answer that is not complete."""
     complete: bool

@@ -109,7 +109,7 @@ class KafkaTail:
         if since is not None and minutes is not None:
             raise QueryError("expected since or minutes, found both: give one of them")
         since_ns = _nanoseconds(since) if minutes is None else self._clock.time_ns() - int(minutes * NS_PER_MINUTE)
-        frames = [self._empty(data_type)]
+        frames = [self.empty(data_type)]
         for key, chunks in list(self._partitions.items()):
             followed = self._applied.followed.get(key[0])
             if followed is None or followed.topic.data_type != data_type:
@@ -157,6 +157,11 @@ class KafkaTail:
     def state(self) -> WatchedState:
         """Return what the last look at the tables and the topics found."""
         return self._watch.state
+
+    @property
+    def watch_trouble(self) -> K2Error | None:
+        """Return why the last look at the tables and the topics failed; None if it did not."""
+        return self._watch.trouble
 
     @property
     def trouble(self) -> K2Error | None:
@@ -321,7 +326,8 @@ class KafkaTail:
         if reader is not None:
             reader.close()
 
-    def _empty(self, data_type: str) -> pl.DataFrame:
+    def empty(self, data_type: str) -> pl.DataFrame:
+        """Return no rows, with the columns that the tail's rows have."""
         record_type = RECORD_TYPES.get(data_type)
         if record_type is None:
             raise QueryError(f"expected data_type {' or '.join(RECORD_TYPES)}, found {data_type!r}")

@@ -109,9 +109,9 @@ class OnDemandReader:
             return
         offsets = sum(item.end - item.start for item in ranges)
         raise UnavailableError(
-            f"{offsets} offsets between the table's seam and the log's end must be read from the log, since the tail does "
-            f"not hold them; {progress.records} records were read when the limit {reached} was met: wait for the ingest "
-            "worker to catch up (`k2 status`), raise the limit, or accept a partial answer",
+            f"{offsets} offsets between the table's seam and the log's end must be read from the log, since the tail "
+            f"does not hold them; {progress.records} records were read when the limit {reached} was met: wait for the "
+            "ingest worker to catch up (`k2 status`), raise the limit, or accept a partial answer",
             dependency="kafka",
             retry_after_seconds=5,
         )

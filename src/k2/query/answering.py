@@ -1,0 +1,150 @@
+"""Checks a question against the limits, works out its range, and turns gathered rows into an answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+
+from k2.common.errors import QueryError
+from k2.query.certificate import AsOf, Certificate, Deferred, PartitionRead
+from k2.query.merging import FROM_LOG, answer_schema
+from k2.query.request import Answer, QueryRequest, RowKey
+from k2.schemas.records import ORDER, RecordType
+
+if TYPE_CHECKING:
+    from k2.common.clock import Clock
+    from k2.query.log_side import Shortfalls
+    from k2.query.settings import QuerySettings
+    from k2.storage.planning import PinnedSnapshot
+
+NS_PER_MINUTE: Final = 60_000_000_000
+_NS_MAX: Final = 2**63 - 1
+_SYMBOL_BYTES_MAX: Final = 64
+_AHEAD_NS: Final = 86_400_000_000_000
+"""Events up to a day ahead are accepted into the log, so a question may reach as far."""
+
+
+class Draft:
+    """An answer in the making."""
+
+    def __init__(self, record_type: RecordType, columns: tuple[str, ...], shortfalls: Shortfalls, clock: Clock) -> None:
+        self.record_type = record_type
+        self.columns = columns
+        self.shortfalls = shortfalls
+        self.level = "NORMAL"
+        self.pinned: PinnedSnapshot | None = None
+        self.partitions: tuple[PartitionRead, ...] = ()
+        self.undecodable = 0
+        self.start_ns: int | None = None
+        self.end_ns: int | None = None
+        self.rows: pa.Table = pa.table({})
+        self.rows_from_log = 0
+        self.truncated = False
+        self.seconds: dict[str, float] = {}
+        self._clock = clock
+        self._lap_began = clock.monotonic()
+
+    def lap(self, name: str) -> None:
+        """Note how long the step that ends now took."""
+        now = self._clock.monotonic()
+        self.seconds[name] = self.seconds.get(name, 0.0) + round(now - self._lap_began, 6)
+        self._lap_began = now
+
+
+def check(request: QueryRequest, settings: QuerySettings, now_ns: int) -> None:
+    """See that a question is within the limits.
+
+    Raises:
+        QueryError: it is not; the text says what to ask instead.
+    """
+    symbol = request.symbol
+    if len(symbol.encode(errors="replace")) > _SYMBOL_BYTES_MAX or not symbol.isprintable():
+        raise QueryError(f"expected a symbol of at most {_SYMBOL_BYTES_MAX} bytes without control characters")
+    if request.window_minutes is not None and request.window_minutes > settings.window_minutes_max:
+        raise QueryError(
+            f"expected a window of at most {settings.window_minutes_max:g} minutes (K2_QUERY__WINDOW_MINUTES_MAX), "
+            f"found {request.window_minutes:g}: ask with a start and an end"
+        )
+    for name, value in (("start", request.start_ns), ("end", request.end_ns)):
+        if value is not None and not -_NS_MAX <= value <= _NS_MAX:
+            raise QueryError(f"expected {name} in nanoseconds since 1970, within 64 bits, found {value}")
+    if request.start_ns is not None and request.start_ns > now_ns + _AHEAD_NS:
+        raise QueryError(
+            f"expected a start that is not in the future, found {request.start_ns} ns since 1970, which is "
+            f"{(request.start_ns - now_ns) / 1e9:.0f} s ahead: times without a zone are UTC"
+        )
+    if request.limit is not None and request.limit > settings.rows_max:
+        raise QueryError(
+            f"expected a limit of at most {settings.rows_max} rows (K2_QUERY__ROWS_MAX), found {request.limit}: page"
+        )
+
+
+def range_of(request: QueryRequest, *, now_ns: int, newest_ns: int | None) -> tuple[int | None, int | None]:
+    """Return the half-open range of a question; `newest_ns` is the newest record's time, for `anchor=latest`."""
+    if request.window_minutes is None:
+        return request.start_ns, request.end_ns
+    window_ns = int(request.window_minutes * NS_PER_MINUTE)
+    if request.anchor == "latest" and newest_ns is not None:
+        return newest_ns - window_ns, newest_ns + 1
+    return now_ns - window_ns, now_ns
+
+
+def answer_of(request: QueryRequest, draft: Draft, clock: Clock) -> Answer:
+    """Return the answer that a draft has come to."""
+    now_ns = clock.time_ns()
+    rows = draft.rows
+    last = rows.slice(max(rows.num_rows - 1, 0)).select(list(ORDER)).to_pylist()
+    schema = answer_schema(draft.record_type, draft.columns)
+    table = rows.drop_columns([FROM_LOG]).select(list(draft.columns)).cast(schema)
+    head = None if draft.pinned is None else draft.pinned.head
+    deferred = () if head is None else _deferred(draft)
+    reasons = (*draft.shortfalls.reasons, *_reasons(deferred))
+    complete = not reasons
+    token = None
+    if complete and head is not None:
+        ends = tuple((item.log_id, item.partition, item.seam, item.end) for item in draft.partitions)
+        token = request.as_of or AsOf(request.data_type, request.exchange, head.seam.commit_sequence, ends).to_token()
+    certificate = Certificate(
+        table=request.data_type,
+        symbol=request.symbol,
+        exchange=request.exchange,
+        start_ns=draft.start_ns,
+        end_ns=draft.end_ns,
+        snapshot_id=None if head is None else head.snapshot_id,
+        commit_sequence=None if head is None else head.seam.commit_sequence,
+        partitions=draft.partitions,
+        rows=rows.num_rows,
+        rows_from_table=rows.num_rows - draft.rows_from_log,
+        rows_from_log=draft.rows_from_log,
+        undecodable=draft.undecodable,
+        as_of=token,
+        complete=complete,
+        reasons=reasons,
+        degradation_level=draft.level if complete or draft.level != "NORMAL" else "PARTIAL",
+        lake_only=request.lake_only,
+        truncated=draft.truncated,
+        deferred=deferred,
+        newest_record_age_seconds=round((now_ns - last[0]["ts_event_ns"]) / 1e9, 6) if last else None,
+        answered_at_ns=now_ns,
+        seconds=draft.seconds,
+    )
+    return Answer(table, certificate, RowKey(**last[0]) if draft.truncated and last else None)
+
+
+def _deferred(draft: Draft) -> tuple[Deferred, ...]:
+    assert draft.pinned is not None
+    read = {(item.log_id, item.partition) for item in draft.partitions}
+    return tuple(
+        Deferred(item.log_id, item.partition, item.start, item.end)
+        for item in draft.pinned.head.seam.deferred
+        if (item.log_id, item.partition) in read
+    )
+
+
+def _reasons(deferred: tuple[Deferred, ...]) -> list[str]:
+    return [
+        f"records of low priority between offsets {item.start} and {item.end} of log {item.log_id} partition "
+        f"{item.partition} are deferred: ask again once the backfill is done"
+        for item in deferred
+    ]

@@ -1,0 +1,334 @@
+"""Answers questions exactly: the table below its seam, the log from the seam to its end, each record once."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+
+from k2.common.errors import ConfigurationError, K2Error, OverloadedError, QueryError, UnavailableError
+from k2.kafka.topics import exchange_of
+from k2.query.answering import Draft, answer_of, check, range_of
+from k2.query.certificate import AsOf
+from k2.query.log_side import LogRows, LogSide, Shortfalls, with_token
+from k2.query.merging import (
+    FROM_LOG,
+    LOG_ROWS,
+    answer_columns,
+    log_table,
+    matching,
+    newest_statement,
+    rows_statement,
+    stored_at,
+    strays_in,
+)
+from k2.query.on_demand import OnDemandReader
+from k2.query.request import Answer, QueryRequest, SymbolSummary
+from k2.query.symbols import SymbolCounter
+from k2.schemas.records import RECORD_TYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import pyarrow as pa
+
+    from k2.common.clock import Clock
+    from k2.kafka.topics import Topic
+    from k2.query.kafka_tail import KafkaTail
+    from k2.query.ports import Decodes, LogFacts, OpenReader, Plans
+    from k2.query.scan import Condition, Scanner
+    from k2.query.settings import QuerySettings
+    from k2.storage.planning import PinnedSnapshot
+
+_ATTEMPTS: Final = 2
+"""A second one only where the first met a topic whose records are not where their keys say."""
+
+
+@dataclass
+class _Counts:
+    """What the engine has done since it was made."""
+
+    queries: int = 0
+    failures: int = 0
+    partial: int = 0
+    rows: int = 0
+    rows_from_log: int = 0
+    seconds: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class HybridQueryEngine:
+    """Answers questions about trades and quotes. Safe to share between threads."""
+
+    def __init__(
+        self,
+        topics: Sequence[Topic],
+        *,
+        tail: KafkaTail,
+        planner: Plans,
+        log_facts: LogFacts,
+        open_reader: OpenReader,
+        decoders: Mapping[str, Decodes],
+        scanner: Scanner,
+        settings: QuerySettings,
+        clock: Clock,
+    ) -> None:
+        self._topics = tuple(topics)
+        self._tail = tail
+        self._planner = planner
+        self._decoders = decoders
+        self._scanner = scanner
+        self._settings = settings
+        self._clock = clock
+        on_demand = OnDemandReader(open_reader, settings=settings, clock=clock)
+        self._log = LogSide(tail=tail, log_facts=log_facts, on_demand=on_demand, settings=settings)
+        self._symbols = SymbolCounter(planner=planner, scanner=scanner, tail=tail, settings=settings)
+        self._turns = threading.BoundedSemaphore(settings.queries_at_once_max)
+        self._counts = _Counts()
+
+    def query_recent_trades(
+        self, symbol: str, window_minutes: float = 15, exchange: str | None = None, **more: Any
+    ) -> Answer:
+        """Return the symbol's trades of the last minutes; `more` are other fields of a `QueryRequest`."""
+        return self.query(
+            QueryRequest(data_type="trades", symbol=symbol, window_minutes=window_minutes, exchange=exchange, **more)
+        )
+
+    def query_recent_quotes(
+        self, symbol: str, window_minutes: float = 15, exchange: str | None = None, **more: Any
+    ) -> Answer:
+        """Return the symbol's quotes of the last minutes; `more` are other fields of a `QueryRequest`."""
+        return self.query(
+            QueryRequest(data_type="quotes", symbol=symbol, window_minutes=window_minutes, exchange=exchange, **more)
+        )
+
+    def query(self, request: QueryRequest) -> Answer:
+        """Answer a question.
+
+        Raises:
+            QueryError: the question is wrong, or its answer too large.
+            UnavailableError: the table or the log is out of reach, or too much of the log would have to be read.
+            LogIdentityError: the log is not the one that the table was built from.
+            OverloadedError: too many questions at once.
+        """
+        check(request, self._settings, self._clock.time_ns())
+        began = self._clock.monotonic()
+        with self._turn(), self._counted():
+            for _ in range(_ATTEMPTS):
+                draft, strays = self._draft(request)
+                if not strays:
+                    break
+                self._tail.placement.strays |= strays
+            answer = answer_of(request, draft, self._clock)
+        self._count(answer, self._clock.monotonic() - began)
+        return answer
+
+    def symbols(self, exchange: str | None = None, data_type: str | None = None) -> list[SymbolSummary]:
+        """Return the symbols that the tables and the tail hold, in order of data type, exchange and symbol."""
+        for name in (data_type,) if data_type else tuple(RECORD_TYPES):
+            self._topics_of(name, exchange)
+        with self._turn():
+            return self._symbols.count(exchange, [data_type] if data_type else list(RECORD_TYPES))
+
+    def get_stats(self) -> dict[str, Any]:
+        """Return what the engine and its tail have done and hold."""
+        counts = self._counts
+        return {
+            "queries": counts.queries,
+            "failures": counts.failures,
+            "partial": counts.partial,
+            "rows": counts.rows,
+            "rows_from_log": counts.rows_from_log,
+            "seconds": counts.seconds,
+            "tail": self._tail.get_stats(),
+        }
+
+    def close(self) -> None:
+        """Close DuckDB; the tail and the clients belong to whoever made them."""
+        self._scanner.close()
+
+    def _draft(self, request: QueryRequest) -> tuple[Draft, set[str]]:
+        """Gather an answer's rows; the second value names topics with strays, for which to begin again."""
+        record_type = RECORD_TYPES[request.data_type]
+        columns = answer_columns(record_type, request.columns)
+        token = _token(request)
+        topics = self._topics_of(request.data_type, request.exchange)
+        draft = Draft(record_type, columns, Shortfalls(partial_allowed=request.on_degrade == "partial"), self._clock)
+        with self._tail.lease() as lease:
+            draft.pinned = self._pin(request, draft)
+            if draft.pinned is not None:
+                seam, logs = draft.pinned.head.seam, draft.pinned.head.logs
+                topic_of = {log.log_id: log.topic for log in logs}
+                lease.narrow(
+                    {(topic_of[at.log_id], at.partition): known.next_offset for at, known in seam.partitions.items()}
+                )
+            draft.lap("pin")
+            log_rows = self._read_log(request, draft, topics, token)
+            draft.lap("log")
+        logged = log_table(log_rows.frames, request)
+        stored = None if token is None else stored_at(token)
+        draft.start_ns, draft.end_ns = self._range(request, draft, logged, stored)
+        condition = matching(request, draft.start_ns, draft.end_ns)
+        self._read_rows(request, draft, condition, stored, logged)
+        draft.lap("rows")
+        head_logs = {} if draft.pinned is None else {log.log_id: log.topic for log in draft.pinned.head.logs}
+        strays = strays_in(draft.rows, draft.partitions) if head_logs and token is None else set()
+        return draft, {head_logs[log_id] for log_id in strays}
+
+    def _pin(self, request: QueryRequest, draft: Draft) -> PinnedSnapshot | None:
+        try:
+            return self._planner.pin(request.data_type)
+        except (UnavailableError, ConfigurationError) as error:
+            if request.lake_only or request.as_of is not None:
+                raise
+            draft.shortfalls.add(error)
+            draft.level = "LOG_ONLY"
+            return None
+
+    def _read_log(self, request: QueryRequest, draft: Draft, topics: Sequence[Topic], token: AsOf | None) -> LogRows:
+        if draft.pinned is None:
+            draft.partitions, rows = self._log.held(request, topics)
+            draft.undecodable = rows.undecodable
+            if not draft.partitions:
+                raise UnavailableError(
+                    f"neither the table nor the log can be read: {'; '.join(draft.shortfalls.reasons)}",
+                    dependency="catalog",
+                )
+            return rows
+        head = draft.pinned.head
+        decoder = self._decoders[request.data_type]
+        try:
+            extent = self._log.extent(request, head, topics, draft.shortfalls)
+        except UnavailableError as error:
+            draft.shortfalls.add(error)
+            draft.level = "TABLE_ONLY"
+            extent = self._log.table_extent(request, head)
+        if token is not None:
+            extent = with_token(extent, token)
+        draft.partitions = extent.partitions
+        rows = self._log.read(request, extent, decoder, draft.shortfalls)
+        draft.undecodable = rows.undecodable
+        return rows
+
+    def _range(
+        self, request: QueryRequest, draft: Draft, logged: pa.Table | None, stored: Condition | None
+    ) -> tuple[int | None, int | None]:
+        newest = None
+        if request.window_minutes is not None and request.anchor == "latest":
+            newest = self._newest(request, draft, logged, stored)
+        return range_of(request, now_ns=self._clock.time_ns(), newest_ns=newest)
+
+    def _newest(
+        self, request: QueryRequest, draft: Draft, logged: pa.Table | None, stored: Condition | None
+    ) -> int | None:
+        found: list[int] = []
+        if logged is not None:
+            found.append(int(pl.from_arrow(logged.select(["ts_event_ns"])).to_series().max()))  # type: ignore[union-attr, arg-type]  # an Arrow table gives a frame; int64 gives an int
+        condition = matching(request, None, None)
+        condition = condition if stored is None else condition & stored
+        files = self._files(request, draft, None, None)
+        if files:
+            statement = newest_statement(draft.record_type, condition)
+            newest = self._scanner.fetch(statement, {**condition.values, "files": files})["newest"][0].as_py()
+            found += [] if newest is None else [newest]
+        return max(found, default=None)
+
+    def _read_rows(
+        self,
+        request: QueryRequest,
+        draft: Draft,
+        condition: Condition,
+        stored: Condition | None,
+        logged: pa.Table | None,
+    ) -> None:
+        limit = min(request.limit or self._settings.rows_max, self._settings.rows_max)
+        files = self._files(request, draft, draft.start_ns, draft.end_ns)
+        statement, values = rows_statement(
+            draft.record_type,
+            draft.columns,
+            condition,
+            stored=stored,
+            has_files=bool(files),
+            has_log_rows=logged is not None,
+            limit=limit + 1,
+        )
+        if files:
+            values["files"] = files
+        if logged is None and not files:
+            logged = self._tail.empty(request.data_type).to_arrow()
+        rows = self._scanner.fetch(statement, values, tables={} if logged is None else {LOG_ROWS: logged})
+        draft.truncated = rows.num_rows > limit
+        if draft.truncated and request.limit is None:
+            raise QueryError(
+                f"the answer has more than {limit} rows (K2_QUERY__ROWS_MAX): ask for a shorter range, or page through "
+                "it with a limit"
+            )
+        draft.rows = rows.slice(0, limit)
+        draft.rows_from_log = int(pl.from_arrow(draft.rows.select([FROM_LOG])).to_series().sum())  # type: ignore[union-attr]  # an Arrow table gives a frame
+
+    def _files(self, request: QueryRequest, draft: Draft, start_ns: int | None, end_ns: int | None) -> list[str]:
+        if draft.pinned is None:
+            return []
+        if request.after is not None:
+            start_ns = max(request.after.ts_event_ns, request.after.ts_event_ns if start_ns is None else start_ns)
+        planned = self._planner.plan(
+            draft.pinned, exchange=request.exchange, symbol=request.symbol, start_ns=start_ns, end_ns=end_ns
+        )
+        return [file.path for file in planned]
+
+    def _topics_of(self, data_type: str, exchange: str | None) -> list[Topic]:
+        topics = [topic for topic in self._topics if topic.data_type == data_type]
+        if exchange is None:
+            return topics
+        chosen = [topic for topic in topics if topic.exchange == exchange]
+        if not chosen:
+            known = ", ".join(sorted({exchange_of(topic.name) for topic in topics}))
+            raise QueryError(f"expected an exchange of topics.yaml ({known}), found {exchange!r}")
+        return chosen
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self._turns.acquire(timeout=self._settings.queue_seconds_max):
+            raise OverloadedError(
+                f"{self._settings.queries_at_once_max} questions are being answered already "
+                "(K2_QUERY__QUERIES_AT_ONCE_MAX): ask again in a moment",
+                dependency="query",
+            )
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        try:
+            yield
+        except K2Error:
+            with self._counts.lock:
+                self._counts.queries += 1
+                self._counts.failures += 1
+            raise
+
+    def _count(self, answer: Answer, seconds: float) -> None:
+        counts = self._counts
+        with counts.lock:
+            counts.queries += 1
+            counts.partial += not answer.certificate.complete
+            counts.rows += answer.certificate.rows
+            counts.rows_from_log += answer.certificate.rows_from_log
+            counts.seconds += seconds
+
+
+def _token(request: QueryRequest) -> AsOf | None:
+    if request.as_of is None:
+        return None
+    token = AsOf.from_token(request.as_of)
+    if token.data_type != request.data_type or token.exchange not in (None, request.exchange):
+        raise QueryError(
+            f"the token is of an answer about {token.data_type} of {token.exchange or 'all exchanges'}: it cannot "
+            f"answer about {request.data_type} of {request.exchange or 'all exchanges'}"
+        )
+    return token

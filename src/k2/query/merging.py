@@ -1,0 +1,144 @@
+"""Builds the one statement of an answer: the table's rows and the log's, cut at the seam, in order.
+
+Statements consist of fixed text and the names of known columns; every value is bound (so S608 does not apply).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+import pyarrow as pa
+
+from k2.common.errors import QueryError
+from k2.query.scan import Condition, files_source, null_column, quoted_columns
+from k2.schemas.arrow import arrow_schema
+from k2.schemas.records import ORDER, Origin, RecordType
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from k2.query.certificate import AsOf, PartitionRead
+    from k2.query.request import QueryRequest, RowKey
+
+LOG_ROWS: Final = "log_rows"
+"""Name under which the log's rows are known to the statement."""
+FROM_LOG: Final = "k2_from_log"
+"""Column that says which side a row came from; not part of the answer."""
+_REPLAY: Final = "replay"
+
+
+def answer_columns(record_type: RecordType, names: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Return the columns of an answer, in the order asked for; QueryError if one does not exist."""
+    known = [field.name for field in record_type.fields]
+    if names is None:
+        return tuple(known)
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise QueryError(
+            f"expected columns of {record_type.name} ({', '.join(known)}), found {', '.join(unknown) or 'none'}"
+        )
+    return tuple(dict.fromkeys(names))
+
+
+def answer_schema(record_type: RecordType, columns: Sequence[str]) -> pa.Schema:
+    """Return the Arrow schema of an answer: the table's, but rows that no commit has stored have no commit columns."""
+    schema = arrow_schema(record_type)
+    fields = []
+    for name in columns:
+        field = schema.field(name).remove_metadata()
+        commit = record_type.field(name).origin is Origin.COMMIT
+        fields.append(field.with_nullable(True) if commit else field)
+    return pa.schema(fields)
+
+
+def matching(request: QueryRequest, start_ns: int | None, end_ns: int | None) -> Condition:
+    """Return what rows of both sides must satisfy."""
+    condition = Condition("symbol = $symbol", {"symbol": request.symbol})
+    if request.exchange is not None:
+        condition &= Condition("exchange = $exchange", {"exchange": request.exchange})
+    if start_ns is not None:
+        condition &= Condition("ts_event_ns >= $start_ns", {"start_ns": start_ns})
+    if end_ns is not None:
+        condition &= Condition("ts_event_ns < $end_ns", {"end_ns": end_ns})
+    after = request.after
+    if after is not None:
+        values = {f"after_{number}": value for number, value in enumerate(_key(after))}
+        places = ", ".join(f"${name}" for name in values)
+        # The first part is implied by the second; files and row groups are skipped by it.
+        condition &= Condition(f"ts_event_ns >= $after_0 AND ({', '.join(ORDER)}) > ({places})", values)
+    return condition
+
+
+def stored_at(token: AsOf) -> Condition:
+    """Return which of the table's rows belong to the prefix that a token names.
+
+    Rows below the token's seam that a later commit stored (a backfill), and rows replayed since, were not in it.
+    """
+    clauses, values = [], {"token_commit": token.commit_sequence}
+    for number, (log_id, partition, seam, end) in enumerate(token.partitions):
+        values |= {f"tl{number}": log_id, f"tp{number}": partition, f"ts{number}": seam, f"te{number}": end}
+        clauses.append(
+            f"(log_id = $tl{number} AND log_partition = $tp{number} AND log_offset < $te{number} "
+            f"AND NOT (log_offset < $ts{number} AND commit_sequence > $token_commit))"
+        )
+    replayed = f"NOT (written_by = '{_REPLAY}' AND commit_sequence > $token_commit)"
+    return Condition(f"({' OR '.join(clauses) or 'false'}) AND {replayed}", values)
+
+
+def log_table(frames: Sequence[pl.DataFrame], request: QueryRequest) -> pa.Table | None:
+    """Return the log's rows as one Arrow table, None if there are none."""
+    if not frames:
+        return None
+    rows = pl.concat(frames)
+    if request.exchange is not None:
+        rows = rows.filter(pl.col("exchange") == request.exchange)
+    return rows.to_arrow() if rows.height else None
+
+
+def rows_statement(
+    record_type: RecordType,
+    columns: Sequence[str],
+    condition: Condition,
+    *,
+    stored: Condition | None,
+    has_files: bool,
+    has_log_rows: bool,
+    limit: int,
+) -> tuple[str, dict[str, Any]]:
+    """Return the statement that yields an answer's rows in order, and its values.
+
+    No offset is compared for the table's side: files hold only rows below the seam of the commit that added them, and
+    the pinned snapshot's files were all added by its ancestors, so they are below its seam. The log's rows are from the
+    seam on. So each coordinate comes from exactly one side.
+    """
+    names = list(dict.fromkeys([*columns, *ORDER]))
+    parts, values = [], dict(condition.values)
+    if has_files:
+        where = condition if stored is None else condition & stored
+        values |= where.values
+        selected = ", ".join(quoted_columns(names))
+        parts.append(f"SELECT {selected}, 0 AS {FROM_LOG} FROM {files_source(record_type)} WHERE {where.sql}")  # noqa: S608
+    if has_log_rows or not parts:
+        commit = {field.name for field in record_type.fields if field.origin is Origin.COMMIT}
+        selected = ", ".join(null_column(record_type, name) if name in commit else f'"{name}"' for name in names)
+        parts.append(f"SELECT {selected}, 1 AS {FROM_LOG} FROM {LOG_ROWS} WHERE {condition.sql}")  # noqa: S608
+    values["limit"] = limit
+    return f"{' UNION ALL '.join(parts)} ORDER BY {', '.join(ORDER)} LIMIT $limit", values
+
+
+def newest_statement(record_type: RecordType, condition: Condition) -> str:
+    """Return the statement that yields the time of the newest row of the files."""
+    return f"SELECT max(ts_event_ns) AS newest FROM {files_source(record_type)} WHERE {condition.sql}"  # noqa: S608
+
+
+def strays_in(rows: pa.Table, partitions: Sequence[PartitionRead]) -> set[int]:
+    """Return the ids of logs of which rows came from partitions that were not to be read."""
+    read = {(item.log_id, item.partition) for item in partitions}
+    pairs = rows.select(["log_id", "log_partition"]).group_by(["log_id", "log_partition"]).aggregate([])
+    found = zip(pairs["log_id"].to_pylist(), pairs["log_partition"].to_pylist(), strict=True)
+    return {log_id for log_id, partition in found if (log_id, partition) not in read}
+
+
+def _key(after: RowKey) -> tuple[int, int, int, int]:
+    return after.ts_event_ns, after.log_id, after.log_partition, after.log_offset
