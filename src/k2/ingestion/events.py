@@ -136,7 +136,7 @@ Event = (
 class Observer(Protocol):
     """Hears of every event; called from both of the worker's threads, must not block or raise."""
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: Event, /) -> None:
         """Take note of the event."""
         ...
 
