@@ -42,7 +42,7 @@ def open_catalog(settings: CatalogSettings) -> Catalog:
 
 
 def metadata_location(catalog: Catalog, namespace: str, table_name: str) -> str | None:
-    """Return where a table's metadata is now, without reading it; None if this kind of catalog cannot tell so cheaply."""
+    """Return where a table's metadata is now, without reading it; None if this kind of catalog cannot tell."""
     if not isinstance(catalog, SqlCatalog):
         return None
     with catalog.engine.connect() as connection:

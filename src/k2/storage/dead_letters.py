@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 from pyiceberg.exceptions import CommitFailedException
-from pyiceberg.expressions import And, EqualTo, GreaterThanOrEqual, LessThanOrEqual
+from pyiceberg.expressions import And, BooleanExpression, EqualTo, GreaterThanOrEqual, LessThanOrEqual
 
 from k2.common.errors import UnavailableError
 from k2.schemas.records import DEAD_LETTERS
@@ -77,15 +77,15 @@ def _held(table: Table, wanted: pl.DataFrame) -> pl.DataFrame:
     ranges = wanted.group_by("topic_id", "log_partition").agg(
         first=pl.col("log_offset").min(), last=pl.col("log_offset").max()
     )
-    held = [wanted.select(IDENTITY).clear()]
+    schema = wanted.select(IDENTITY).schema
+    held = [pl.DataFrame(schema=schema)]
     for topic_id, partition, first, last in ranges.rows():
-        scan = table.scan(
-            And(
-                And(EqualTo("topic_id", topic_id), EqualTo("log_partition", partition)),
-                And(GreaterThanOrEqual("log_offset", first), LessThanOrEqual("log_offset", last)),
-            ),
-            selected_fields=IDENTITY,
+        within: BooleanExpression = And(
+            EqualTo(term="topic_id", value=topic_id),
+            EqualTo(term="log_partition", value=partition),
+            GreaterThanOrEqual(term="log_offset", value=first),
+            LessThanOrEqual(term="log_offset", value=last),
         )
-        found = pl.DataFrame(pl.from_arrow(scan.to_arrow()))
-        held.append(found.select(IDENTITY).cast(dict(wanted.select(IDENTITY).schema)))
+        found = pl.DataFrame(pl.from_arrow(table.scan(within, selected_fields=IDENTITY).to_arrow()))
+        held.append(found.select(pl.col(name).cast(kind) for name, kind in schema.items()))
     return pl.concat(held)

@@ -49,7 +49,7 @@ class SnapshotExpiry:
     def expire(self, table_name: str) -> int:
         """Expire now, in the calling thread; return how many snapshots went.
 
-        0 where a commit was faster: the next expiry finds the same snapshots. The head always stays, and with it the seam.
+        0 where a commit was faster: the next expiry finds the same snapshots. The head stays, and with it the seam.
         """
         table = self._tables.load(table_name)
         gone = self._expirable(table)

@@ -1,4 +1,4 @@
-"""Translates the errors of PyIceberg, SQLAlchemy, Arrow and the operating system into K2's, by what the caller does next."""
+"""Translates the errors of PyIceberg, SQLAlchemy, Arrow and the system into K2's, by what the caller does next."""
 
 from __future__ import annotations
 

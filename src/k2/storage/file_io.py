@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final, Self
 
 from pyiceberg.io import OutputFile
 from pyiceberg.io.pyarrow import PyArrowFileIO
@@ -23,7 +23,7 @@ class SyncedFileIO(PyArrowFileIO):
     Without it a power cut after the catalog's swap can leave a pointer to a metadata file that never reached the disk.
     """
 
-    def new_output(self, location: str) -> OutputFile:
+    def new_output(self, location: str) -> OutputFile:  # type: ignore[override]  # FileIO's own signature
         """Return a file to write at `location`."""
         path = local_path(location)
         return super().new_output(location) if path is None else SyncedOutputFile(location, path, self)
@@ -48,7 +48,7 @@ class SyncedOutputFile(OutputFile):
         """Return the same file, to read."""
         return self._io.new_input(self.location)
 
-    def create(self, overwrite: bool = False) -> SyncedStream:  # noqa: FBT001, FBT002  # PyIceberg's signature
+    def create(self, overwrite: bool = False) -> SyncedStream:
         """Open the file for writing; FileExistsError if it is there and `overwrite` is not set."""
         make_directories(self._path.parent)
         return SyncedStream(self._path, overwrite=overwrite)
@@ -89,7 +89,7 @@ class SyncedStream:
             self._file.close()
         sync_directory(self._path.parent)
 
-    def __enter__(self) -> SyncedStream:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

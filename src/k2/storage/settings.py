@@ -42,7 +42,7 @@ class CatalogSettings(BaseModel):
         default=60.0, ge=0, description="Age below which a snapshot is kept, for the readers that pinned it"
     )
     snapshots_kept_max: int = Field(
-        default=200,
+        default=30,
         ge=2,
         description="Most snapshots that an expiry leaves, whatever their age: commits slow down with them",
     )

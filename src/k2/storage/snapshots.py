@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from pyiceberg.manifest import (
     ManifestContent,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pyiceberg.table.update import TableRequirement, TableUpdate
 
 _FORMAT_VERSION: Final = 2
-_COMPRESSION: Final[Literal["gzip"]] = "gzip"
+_COMPRESSION: Final = "deflate"
 
 
 def append(
@@ -61,7 +61,14 @@ def append(
     updates: tuple[TableUpdate, ...] = (
         *((SetPropertiesUpdate(updates=dict(properties)),) if properties else ()),
         AddSnapshotUpdate(snapshot=snapshot),
-        SetSnapshotRefUpdate(snapshot_id=snapshot.snapshot_id, ref_name=MAIN_BRANCH, type=SnapshotRefType.BRANCH),
+        SetSnapshotRefUpdate(
+            snapshot_id=snapshot.snapshot_id,
+            ref_name=MAIN_BRANCH,
+            type=SnapshotRefType.BRANCH,
+            max_ref_age_ms=None,
+            max_snapshot_age_ms=None,
+            min_snapshots_to_keep=None,
+        ),
     )
     swap(table, updates)
     return snapshot.snapshot_id
@@ -85,8 +92,8 @@ def require_no_rebase(table: Table) -> None:
     found = table.properties.get(RETRIES_PROPERTY)
     if found != "0":
         raise ConfigurationError(
-            f"expected the property {RETRIES_PROPERTY}=0 on {'.'.join(table.name())}, found {found or 'none'}: a writer "
-            "that uses PyIceberg's own transactions would be rebased and double rows; set it to 0 and start again"
+            f"expected the property {RETRIES_PROPERTY}=0 on {'.'.join(table.name())}, found {found or 'none'}: a "
+            "writer that uses PyIceberg's own transactions would be rebased and double rows; set it to 0, start again"
         )
 
 

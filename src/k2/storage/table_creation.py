@@ -94,14 +94,14 @@ def evolve_table(catalog: Catalog, table: Table, record_type: RecordType) -> lis
         if found is None:
             if not field.nullable:
                 raise ConfigurationError(
-                    f"the column {field.name!r} is new in {identifier} and not optional: only optional columns can be added"
+                    f"the column {field.name!r} is new in {identifier} and required: only optional ones can be added"
                 )
             added.append(expected)
         elif (found.field_id, found.field_type) != (expected.field_id, expected.field_type):
             raise ConfigurationError(
                 f"expected the column {field.name!r} of {identifier} with id {expected.field_id} and type "
-                f"{expected.field_type}, found id {found.field_id} and type {found.field_type}: this table was not made by "
-                "this version of K2; set K2_CATALOG__WAREHOUSE and K2_CATALOG__URI to another place"
+                f"{expected.field_type}, found id {found.field_id} and type {found.field_type}: another "
+                "version of K2 made this table; set K2_CATALOG__WAREHOUSE and K2_CATALOG__URI to another place"
             )
     if added:
         schema = Schema(*table.schema().fields, *added, schema_id=max(table.schemas()) + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ from k2.common.errors import CorruptionError, LogIdentityError, UnavailableError
 from k2.schemas.records import DEAD_LETTERS, QUOTES, TRADES, RecordType
 from k2.storage.catalog import close_catalog, metadata_location, open_catalog
 from k2.storage.failures import as_k2_error, translated
-from k2.storage.seam import SUMMARY_KEY, Seam
 from k2.storage.retries import attempts
+from k2.storage.seam import SUMMARY_KEY, Seam
 from k2.storage.snapshots import append
 from k2.storage.table_creation import create_table, evolve_table
 
@@ -70,7 +71,10 @@ class TableHead:
 
 
 class MarketTables:
-    """The tables of the namespace `market`. Names are short: `trades`, `quotes`, `dead_letters`. Threads may share it."""
+    """The tables of the namespace `market`. Names are short: `trades`, `quotes`, `dead_letters`.
+
+    Threads may share it.
+    """
 
     def __init__(self, settings: CatalogSettings, clock: Clock, *, catalog: Catalog | None = None) -> None:
         self._settings = settings
@@ -84,10 +88,8 @@ class MarketTables:
         created = []
         with translated(f"creating the namespace {NAMESPACE}"):
             if not self.catalog.namespace_exists(NAMESPACE):
-                try:
+                with contextlib.suppress(NamespaceAlreadyExistsError):  # another process was faster
                     self.catalog.create_namespace(NAMESPACE)
-                except NamespaceAlreadyExistsError:
-                    pass  # another process was faster
         for name, record_type in {**MAIN_TABLES, **SIDE_TABLES}.items():
             with translated(f"creating or checking the table {NAMESPACE}.{name}"):
                 if self._ensure_table(name, record_type):
@@ -129,7 +131,7 @@ class MarketTables:
     ) -> RegisteredLog:
         """Register a topic's log, with the offsets at which the table begins to read it; idempotent.
 
-        The log's entry and a snapshot whose seam has its partitions go in by one swap, so two workers cannot take one id.
+        The entry and a snapshot whose seam has the log's partitions go in by one swap: two workers cannot take one id.
 
         Raises:
             LogIdentityError: the topic is registered with another cluster, topic id or number of partitions, and
@@ -237,15 +239,15 @@ def _registered(head: TableHead, wanted: RegisteredLog, *, accept_new_log: bool)
         if (log.cluster_id, log.topic_id) == (wanted.cluster_id, wanted.topic_id):
             if log.partitions != wanted.partitions:
                 raise LogIdentityError(
-                    f"expected {log.partitions} partitions of {log.topic} (log {log.log_id} of {head.table_name}), found "
-                    f"{wanted.partitions}: a symbol's records may now lie in two partitions; a person must accept this"
+                    f"expected {log.partitions} partitions of {log.topic} (log {log.log_id} of {head.table_name}), "
+                    f"found {wanted.partitions}: a symbol's records may lie in two partitions; a person must accept it"
                 )
             return log
     known = head.log_of(wanted.topic)
     if known is not None and not accept_new_log:
         raise LogIdentityError(
-            f"{wanted.topic} is log {known.log_id} of {head.table_name}: expected cluster {known.cluster_id} and topic id "
-            f"{known.topic_id}, found cluster {wanted.cluster_id} and topic id {wanted.topic_id}: the topic was created "
-            "again, or this is another cluster; going on would mix two logs, so a person must accept the new one"
+            f"{wanted.topic} is log {known.log_id} of {head.table_name}: expected cluster {known.cluster_id} and topic "
+            f"id {known.topic_id}, found cluster {wanted.cluster_id} and topic id {wanted.topic_id}: the topic was "
+            "created again, or this is another cluster; going on would mix two logs; a person must accept it"
         )
     return None

@@ -96,7 +96,7 @@ class TableWriter:
         """Append the batch where the fence allows it; safe to call again with the same batch after any error.
 
         Raises:
-            SeamMovedError: another writer has moved the seam past the batch's start (a FencedError; it carries the head).
+            SeamMovedError: another writer has moved the seam past the batch's start; carries the head.
             LogIdentityError: the seam is below the batch's start (a hole), or a partition is not registered.
             AccountingError: the counts do not add up.
             UnavailableError: the outcome is still unknown after all attempts.
@@ -116,7 +116,7 @@ class TableWriter:
                 if not isinstance(failure, UnavailableError):
                     raise failure or error from error
         raise UnavailableError(
-            f"{doing}: not known to be in the table after all attempts; commit the same batch again. Last failure: {failure}",
+            f"{doing}: not known to be in the table after all attempts; commit the same batch again. Last: {failure}",
             dependency="catalog",
         ) from failure
 
@@ -159,7 +159,7 @@ def check_accounts(batch: Batch) -> None:
     claimed = sum(delta.counts.rows for delta in batch.deltas.values())
     if claimed != batch.rows:
         raise AccountingError(
-            f"batch {batch.batch_id}: expected {claimed} rows by the partitions' counts, found {batch.rows} in the footers"
+            f"batch {batch.batch_id}: expected {claimed} rows by the partitions' counts, the footers say {batch.rows}"
         )
 
 
