@@ -35,6 +35,7 @@ class SnapshotExpiry:
         self._commits: dict[str, int] = {}
         self._due: set[str] = set()
         self._stopping = False
+        self._busy = False
         self._thread: threading.Thread | None = None
 
     def after_commit(self, table_name: str) -> None:
@@ -44,7 +45,7 @@ class SnapshotExpiry:
             self._commits[table_name] = commits % self._settings.expire_every_commits
             if commits == self._settings.expire_every_commits:
                 self._due.add(table_name)
-                self._changed.notify()
+                self._changed.notify_all()
 
     def expire(self, table_name: str) -> int:
         """Expire now, in the calling thread; return how many snapshots went.
@@ -71,11 +72,16 @@ class SnapshotExpiry:
             self._thread = threading.Thread(target=self._run, name="snapshot-expiry", daemon=True)
             self._thread.start()
 
+    def wait_idle(self, timeout_seconds: float) -> bool:
+        """Wait until nothing is due; say whether that came about in time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._due and not self._busy, timeout_seconds)
+
     def stop(self) -> None:
         """Stop the thread, after the expiry at hand."""
         with self._changed:
             self._stopping = True
-            self._changed.notify()
+            self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -87,7 +93,11 @@ class SnapshotExpiry:
                 if self._stopping:
                     return
                 table_name = self._due.pop()
+                self._busy = True
             self._expire_in_time(table_name)
+            with self._changed:
+                self._busy = False
+                self._changed.notify_all()
 
     def _expire_in_time(self, table_name: str) -> None:
         """Try a few times, since commits come between; what is left waits for the next round."""

@@ -65,7 +65,7 @@ def test_an_optional_column_is_added_with_its_own_id(lake: LocalLake) -> None:
 def test_a_required_column_cannot_be_added(lake: LocalLake) -> None:
     table = lake.tables.load("trades")
 
-    with pytest.raises(ConfigurationError, match="venue_flags.*only optional"):
+    with pytest.raises(ConfigurationError, match=r"venue_flags.*only optional"):
         evolve_table(lake.tables.catalog, table, grown(TRADES, nullable=False))
 
 
@@ -73,14 +73,14 @@ def test_a_column_with_another_id_is_refused(lake: LocalLake) -> None:
     moved = dataclasses.replace(TRADES.fields[0], field_id=99)
     other = dataclasses.replace(TRADES, fields=(moved, *TRADES.fields[1:]))
 
-    with pytest.raises(ConfigurationError, match="expected the column 'exchange' .* id 99 .* found id 1"):
+    with pytest.raises(ConfigurationError, match=r"expected the column 'exchange' .* id 99 .* found id 1"):
         evolve_table(lake.tables.catalog, lake.tables.load("trades"), other)
 
 
 def test_a_table_that_does_not_exist_names_the_remedy(tmp_path: Path) -> None:
     lake = LocalLake(tmp_path)
 
-    with pytest.raises(ConfigurationError, match="market.trades"):
+    with pytest.raises(ConfigurationError, match=r"market.trades"):
         lake.tables.head("trades")
 
 
@@ -89,7 +89,7 @@ def test_a_table_with_snapshots_and_no_seam_is_refused(lake: LocalLake) -> None:
     with table.transaction() as transaction:
         transaction.update_snapshot().fast_append().commit()
 
-    with pytest.raises(SeamError, match="k2.seam"):
+    with pytest.raises(SeamError, match=r"k2.seam"):
         lake.tables.head("trades")
 
 
@@ -133,7 +133,7 @@ def test_a_topic_created_again_is_a_new_log_once_a_person_accepts_it(lake: Local
 
 
 def test_a_grown_topic_is_refused(lake: LocalLake) -> None:
-    with pytest.raises(LogIdentityError, match="expected 2 partitions .* found 3"):
+    with pytest.raises(LogIdentityError, match=r"expected 2 partitions .* found 3"):
         lake.tables.register_log(
             "trades", cluster_id="cluster-1", topic_id="topic-1", topic=TOPIC, starts={0: 0, 1: 0, 2: 0}
         )
@@ -174,5 +174,5 @@ def test_workers_that_register_at_once_get_one_id_each(tmp_path: Path) -> None:
 def test_a_catalog_that_is_down_is_unavailable(lake: LocalLake) -> None:
     lake.catalog.loads_fail = True
 
-    with pytest.raises(UnavailableError, match="market.trades"):
+    with pytest.raises(UnavailableError, match=r"market.trades"):
         lake.tables.load("trades")

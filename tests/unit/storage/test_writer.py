@@ -17,9 +17,16 @@ from k2.testing.local_lake import LocalLake
 from k2.testing.manual_clock import ManualClock
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 FIRST = LogPartition(0, 0)
+
+
+def once(action: Callable[[], object]) -> Callable[[], None]:
+    """Return a function that acts at its first call only."""
+    left = [action]
+    return lambda: None if not left else (left.pop()(), None)[1]
 
 
 def test_a_commit_moves_the_seam_and_adds_the_rows(lake: LocalLake) -> None:
@@ -45,7 +52,7 @@ def test_a_batch_without_rows_still_moves_the_seam(lake: LocalLake) -> None:
 def test_a_batch_behind_the_seam_is_fenced_and_told_where_to_seek(lake: LocalLake) -> None:
     lake.commit("b1", 0, 5)
 
-    with pytest.raises(SeamMovedError, match="the seam is 5, the batch begins at 0") as caught:
+    with pytest.raises(SeamMovedError, match=r"the seam is 5, the batch begins at 0") as caught:
         lake.commit("b2", 0, 5)
 
     assert caught.value.head.seam.next_offset(FIRST) == 5
@@ -60,14 +67,14 @@ def test_a_batch_that_overlaps_the_seam_is_fenced_too(lake: LocalLake) -> None:
 
 
 def test_a_batch_above_the_seam_would_leave_a_hole_and_is_refused_with_its_size(lake: LocalLake) -> None:
-    with pytest.raises(LogIdentityError, match="the seam .* is 0, the batch begins at 3.* leave out 3 offsets"):
+    with pytest.raises(LogIdentityError, match=r"the seam .* is 0, the batch begins at 3.* leave out 3 offsets"):
         lake.commit("b1", 3, 9)
 
     assert lake.coordinates() == []
 
 
 def test_a_partition_that_no_log_has_is_refused(lake: LocalLake) -> None:
-    with pytest.raises(LogIdentityError, match="register the log first"):
+    with pytest.raises(LogIdentityError, match=r"register the log first"):
         lake.commit("b1", 0, 5, partition=9)
 
 
@@ -106,7 +113,7 @@ def test_a_catalog_that_stays_down_is_unavailable_and_the_batch_can_be_committed
     lake.catalog.faults.extend([Fault.FAIL_BEFORE_SWAP] * 3)
     batch = lake.batch("b1", 0, 5)
 
-    with pytest.raises(UnavailableError, match="commit the same batch again"):
+    with pytest.raises(UnavailableError, match=r"commit the same batch again"):
         lake.writer().commit(batch)
     commit = lake.writer().commit(batch)
 
@@ -130,8 +137,7 @@ def test_another_partition_committed_in_between_is_merged(tmp_path: Path) -> Non
     other = LocalLake(tmp_path).create()
     lake = LocalLake(tmp_path)
     batch = lake.batch("b1", 0, 5, partition=0)
-    faster = iter([lambda: other.commit("other", 0, 3, partition=1)])
-    lake.catalog.before_commit = lambda: next(faster, lambda: None)()
+    lake.catalog.before_commit = once(lambda: other.commit("other", 0, 3, partition=1))
 
     commit = lake.writer().commit(batch)
 
@@ -144,8 +150,7 @@ def test_the_same_partition_committed_in_between_fences(tmp_path: Path) -> None:
     other = LocalLake(tmp_path).create()
     lake = LocalLake(tmp_path)
     batch = lake.batch("b1", 0, 5)
-    faster = iter([lambda: other.commit("other", 0, 5)])
-    lake.catalog.before_commit = lambda: next(faster, lambda: None)()
+    lake.catalog.before_commit = once(lambda: other.commit("other", 0, 5))
 
     with pytest.raises(SeamMovedError):
         lake.writer().commit(batch)
@@ -165,14 +170,14 @@ def test_records_unaccounted_for_stop_the_writer(lake: LocalLake) -> None:
     batch = lake.batch("b1", 0, 5)
     delta = dataclasses.replace(batch.deltas[FIRST], counts=Counts(consumed=6, rows=5))
 
-    with pytest.raises(AccountingError, match="1 records of log 0 partition 0"):
+    with pytest.raises(AccountingError, match=r"1 records of log 0 partition 0"):
         lake.writer().commit(dataclasses.replace(batch, deltas={FIRST: delta}))
 
 
 def test_rows_that_the_footers_do_not_have_stop_the_writer(lake: LocalLake) -> None:
     batch = lake.batch("b1", 0, 5)
 
-    with pytest.raises(AccountingError, match="expected 5 rows .* the footers say 0"):
+    with pytest.raises(AccountingError, match=r"expected 5 rows .* the footers say 0"):
         lake.writer().commit(dataclasses.replace(batch, files=()))
 
 
