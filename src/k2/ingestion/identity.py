@@ -36,7 +36,8 @@ def find_log(table: str, identity: LogIdentity, logs: Sequence[RegisteredLog]) -
         raise LogIdentityError(
             f"topic {identity.topic}: {table} registered it with {log.partitions} partitions, found "
             f"{identity.partitions}; the number of partitions is fixed, since symbols would move between them. "
-            "Create the topic anew with the number of partitions wanted, and accept it as a new log"
+            "Create the topic anew with the number of partitions wanted, and accept it as a new log: "
+            f"`k2 ingest --accept-new-log {identity.topic}`"
         )
     return log
 
@@ -98,7 +99,7 @@ def check_unchanged(expected: Iterable[LogIdentity], found: Mapping[str, LogIden
 
 
 def _another_log(table: str, identity: LogIdentity, known: RegisteredLog) -> str:
-    remedy = "Bring the log back, or accept this one as a new log of the table"
+    remedy = f"Bring the log back, or accept this one: `k2 ingest --accept-new-log {identity.topic}`"
     if known.cluster_id != identity.cluster_id:
         return (
             f"topic {identity.topic}: {table} was built from cluster {known.cluster_id} (log {known.log_id}), found "

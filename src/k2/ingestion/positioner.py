@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from k2.common.errors import LogIdentityError, UnavailableError
+from k2.common.errors import ConfigurationError, LogIdentityError, UnavailableError
 from k2.common.logging import get_logger
 from k2.ingestion.identity import ShortLogError, check_seam, check_unchanged, find_log
 from k2.storage.seam import LogPartition
@@ -91,6 +91,17 @@ class Positioner:
         self._identities: dict[str, LogIdentity] = {}
         self._short_since: dict[str, float] = {}
         self._short_for_good: dict[str, str] = {}
+        self._accepted: set[str] = set()
+
+    def accept_new_logs(self, topics: Iterable[str]) -> None:
+        """Let these topics be registered as new logs of their tables; ConfigurationError for one that is not read."""
+        topics = set(topics)
+        unknown = sorted(topics - set(self._table_of))
+        if unknown:
+            raise ConfigurationError(
+                f"expected topics that are ingested ({', '.join(sorted(self._table_of))}), found {', '.join(unknown)}"
+            )
+        self._accepted = topics
 
     def position(self, partitions: Iterable[TopicPartition]) -> Positions:
         """Find the positions; what one topic meets does not touch the others."""
@@ -128,7 +139,7 @@ class Positioner:
             )
         ranges = {number: extent for (name, number), extent in self._cluster.ranges(topic).items() if name == topic}
         head = heads.get(table) or self._tables.head(table)
-        registered = find_log(table, identity, head.logs)
+        registered = self._find(table, identity, head)
         if registered is None:
             registered = self._register(table, identity, ranges)
             head = self._tables.head(table)
@@ -141,6 +152,15 @@ class Positioner:
             (topic, number): Position(table, key, head.seam.partitions[key].next_offset) for number, key in keys.items()
         }
 
+    def _find(self, table: str, identity: LogIdentity, head: TableHead) -> RegisteredLog | None:
+        try:
+            return find_log(table, identity, head.logs)
+        except LogIdentityError as error:
+            if identity.topic not in self._accepted:
+                raise
+            log.warning("new_log_accepted", table=table, topic=identity.topic, reason=str(error))
+            return None
+
     def _register(self, table: str, identity: LogIdentity, ranges: Mapping[int, LogRange]) -> RegisteredLog:
         registered = self._tables.register_log(
             table,
@@ -148,6 +168,7 @@ class Positioner:
             topic_id=identity.topic_id,
             topic=identity.topic,
             starts={number: extent.start for number, extent in ranges.items()},
+            accept_new_log=identity.topic in self._accepted,
         )
         log.info("log_registered", table=table, topic=identity.topic, log_id=registered.log_id)
         return registered

@@ -67,6 +67,9 @@ class IngestionSettings(BaseModel):
     metrics_port: int = Field(
         default=0, ge=0, le=65535, description="Port of the worker's /metrics, /livez and /readyz; 0 picks a free one"
     )
+    silent_seconds_max: float = Field(
+        default=180.0, gt=0, description="Silence of one of the worker's threads above which /livez fails"
+    )
     memory_trim_seconds: float = Field(
         default=30.0, gt=0, description="Pause between two returns of freed memory to the system"
     )

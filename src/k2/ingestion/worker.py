@@ -100,7 +100,7 @@ class IngestWorker:
         self._clock = clock
         self._observe = events.Observers(observer, self._count_commit)
         self.handover = Handover(sorted(part.record_type.name for part in parts))
-        positioner = Positioner(
+        positioner = self._positioner = Positioner(
             tables, cluster, self._table_of, clock=clock, log_end_grace_seconds=settings.log_end_grace_seconds
         )
         self.intake = Intake(
@@ -132,8 +132,21 @@ class IngestWorker:
         self.writer_loop = WriterLoop(lanes, handover=self.handover, settings=settings, clock=clock)
         self._writer_stop = threading.Event()
 
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        """The tables that this worker writes."""
+        return tuple(self.writer_loop.lanes)
+
+    def accept_new_logs(self, topics: Iterable[str]) -> None:
+        """Let these topics be registered as new logs of their tables, where they are not the logs known."""
+        self._positioner.accept_new_logs(topics)
+
+    def silent_seconds(self) -> float:
+        """Return how long ago the slower of the two threads began its last step."""
+        return self._clock.monotonic() - min(self.intake.last_step_at, self.writer_loop.last_step_at)
+
     def run(self, stop: threading.Event) -> None:
-        """Ingest until `stop` is set; then commit what has come, within the bound of a shutdown, and leave the group."""
+        """Ingest until `stop` is set; then commit what has come, within a bound, and leave the group."""
         writer = threading.Thread(target=self._write, name="k2-ingest-writer", daemon=True)
         self._writer_stop.clear()
         self._expiry.start()
@@ -173,6 +186,7 @@ class IngestWorker:
             except K2Error as error:
                 failures += 1
                 self._observe(events.ReadFailed(events.Reading.JOIN, str(error), failures))
+                self.intake.last_step_at = self._clock.monotonic()
                 stop.wait(min(self._settings.retry_pause_seconds * 2**failures, self._settings.retry_pause_seconds_max))
             else:
                 self.intake.use(reader)

@@ -1,0 +1,129 @@
+"""The ingest worker's metrics: an observer that turns events into Prometheus values."""
+
+from __future__ import annotations
+
+from functools import singledispatchmethod
+from typing import TYPE_CHECKING, Final
+
+from k2.ingestion import events
+
+if TYPE_CHECKING:
+    from k2.common.clock import Clock
+    from k2.common.metrics import Metrics
+
+_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_ROWS: Final = (1, 10, 100, 1_000, 10_000, 50_000, 100_000, 250_000, 500_000, 1_000_000)
+
+
+class IngestMetrics:
+    """Counts what the worker tells."""
+
+    def __init__(self, metrics: Metrics, *, clock: Clock) -> None:
+        self._clock = clock
+        table, topic = ["table"], ["topic"]
+        self._rows = metrics.counter("k2_ingest_rows_total", "Rows committed", table)
+        self._commits = metrics.counter("k2_ingest_commits_total", "Batches committed", table)
+        self._write_seconds = metrics.histogram(
+            "k2_ingest_write_seconds", "Time to sort and write a batch's files", table, buckets=_SECONDS
+        )
+        self._commit_seconds = metrics.histogram(
+            "k2_ingest_commit_seconds", "Time to commit a batch", table, buckets=_SECONDS
+        )
+        self._batch_rows = metrics.histogram("k2_ingest_batch_rows", "Rows of a batch", table, buckets=_ROWS)
+        self._commit_sequence = metrics.gauge(
+            "k2_ingest_commit_sequence_total", "Number of the newest commit of this worker", table
+        )
+        self._since_commit = metrics.gauge("k2_ingest_since_commit_seconds", "Time since the last commit", table)
+        self._dead_letters = metrics.counter(
+            "k2_ingest_dead_letters_total", "Records that could not become rows", ["table", "error_class"]
+        )
+        self._fenced = metrics.counter("k2_ingest_fenced_total", "Batches refused by the fence", table)
+        self._failures = metrics.gauge("k2_ingest_commit_failures", "Failed commits in a row", table)
+        self._failed = metrics.counter("k2_ingest_commit_failures_total", "Failed commits", table)
+        self._stopped = metrics.gauge("k2_ingest_table_stopped_info", "1 while a table is not written any more", table)
+        self._refused = metrics.gauge("k2_ingest_topic_refused_info", "1 while a topic is refused", topic)
+        self._read_failures = metrics.gauge(
+            "k2_ingest_read_failures", "Failures in a row, by part of reading", ["part"]
+        )
+        self._buffered = metrics.gauge("k2_ingest_buffer_bytes", "Bytes consumed and not decoded yet", table)
+        self._paused = metrics.gauge("k2_ingest_paused_info", "1 while a table's partitions are paused", table)
+        self._lag = metrics.gauge(
+            "k2_ingest_lag_records", "Offsets between the seam and the log's end", ["table", "topic", "partition"]
+        )
+
+    def __call__(self, event: events.Event, /) -> None:
+        """Count the event."""
+        self._count(event)
+
+    def begin(self, tables: tuple[str, ...]) -> None:
+        """Show each table from the start, with nothing committed yet."""
+        for table in tables:
+            self._rows.labels(table).inc(0)
+            self._commits.labels(table).inc(0)
+            self._fenced.labels(table).inc(0)
+            self._failed.labels(table).inc(0)
+            self._failures.labels(table).set(0)
+            self._stopped.labels(table).set(0)
+            self._show_time_since_commit(table)
+
+    def _show_time_since_commit(self, table: str) -> None:
+        at = self._clock.monotonic()
+        self._since_commit.labels(table).set_function(lambda: self._clock.monotonic() - at)
+
+    @singledispatchmethod
+    def _count(self, event: events.Event) -> None:
+        raise TypeError(f"an event without a metric: {type(event).__name__}")
+
+    @_count.register
+    def _(self, event: events.BatchCommitted) -> None:
+        self._rows.labels(event.table).inc(event.rows)
+        self._commits.labels(event.table).inc()
+        self._write_seconds.labels(event.table).observe(event.write_seconds)
+        self._commit_seconds.labels(event.table).observe(event.commit_seconds)
+        self._batch_rows.labels(event.table).observe(event.rows)
+        self._commit_sequence.labels(event.table).set(event.commit_sequence)
+        self._failures.labels(event.table).set(0)
+        self._show_time_since_commit(event.table)
+
+    @_count.register
+    def _(self, event: events.CommitFailed) -> None:
+        self._failures.labels(event.table).set(event.failures)
+        self._failed.labels(event.table).inc()
+
+    @_count.register
+    def _(self, event: events.BatchFenced) -> None:
+        self._fenced.labels(event.table).inc()
+
+    @_count.register
+    def _(self, event: events.RecordsDeadLettered) -> None:
+        for error_class, records in event.by_error_class.items():
+            self._dead_letters.labels(event.table, error_class).inc(records)
+
+    @_count.register
+    def _(self, event: events.TopicRefused) -> None:
+        self._refused.labels(event.topic).set(1)
+
+    @_count.register
+    def _(self, event: events.TopicAccepted) -> None:
+        self._refused.labels(event.topic).set(0)
+
+    @_count.register
+    def _(self, event: events.TableStopped) -> None:
+        self._stopped.labels(event.table).set(1)
+
+    @_count.register
+    def _(self, event: events.ReadFailed) -> None:
+        self._read_failures.labels(event.part).set(event.failures)
+
+    @_count.register
+    def _(self, event: events.ReadRecovered) -> None:
+        self._read_failures.labels(event.part).set(0)
+
+    @_count.register
+    def _(self, event: events.Buffered) -> None:
+        self._buffered.labels(event.table).set(event.bytes_buffered)
+        self._paused.labels(event.table).set(event.paused)
+
+    @_count.register
+    def _(self, event: events.LagMeasured) -> None:
+        self._lag.labels(event.table, event.topic, str(event.partition)).set(event.records)
