@@ -74,6 +74,7 @@ class Handover:
         self._bytes: dict[str, int] = dict.fromkeys(self._chunks, 0)
         self._flushes: deque[Flush] = deque()
         self._wishes: deque[Wish] = deque()
+        self._nudged = False
         self._epochs = itertools.count(1)
         self._epoch = 0
 
@@ -151,8 +152,16 @@ class Handover:
         """Wait until one of the tables has a chunk, or a request to commit comes, or the time is over."""
         with self._changed:
             self._changed.wait_for(
-                lambda: bool(self._flushes) or any(self._chunks[table] for table in tables), timeout_seconds
+                lambda: self._nudged or bool(self._flushes) or any(self._chunks[table] for table in tables),
+                timeout_seconds,
             )
+            self._nudged = False
+
+    def nudge_writer(self) -> None:
+        """Wake the writer: files that it waits for are written."""
+        with self._changed:
+            self._nudged = True
+            self._changed.notify_all()
 
     def wait_for_room(self, timeout_seconds: float, *, tables: Collection[str], bytes_max: int) -> None:
         """Wait until each of the tables has fewer than `bytes_max` waiting, or a wish comes, or the time is over."""

@@ -16,7 +16,7 @@ class IngestionSettings(BaseModel):
     )
     commit_rows_max: int = Field(default=250_000, gt=0, description="Records of one table that start a commit at once")
     buffer_bytes_max: int = Field(
-        default=64 * 2**20,
+        default=16 * 2**20,
         gt=0,
         description="Bytes consumed and not yet decoded, per table; above it the table's partitions pause",
     )
@@ -25,7 +25,7 @@ class IngestionSettings(BaseModel):
         gt=0,
         description="Bytes decoded and not yet committed, per table, that start a commit at once",
     )
-    poll_messages_max: int = Field(default=20_000, gt=0, description="Messages taken from Kafka by one poll")
+    poll_messages_max: int = Field(default=10_000, gt=0, description="Messages taken from Kafka by one poll")
     poll_timeout_seconds: float = Field(default=0.1, gt=0, description="Longest wait of one poll")
     decode_messages_max: int = Field(default=50_000, gt=0, description="Messages of one partition decoded as one block")
     revoke_seconds: float = Field(

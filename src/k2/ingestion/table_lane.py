@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections import Counter
+from concurrent.futures import wait
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
@@ -23,6 +25,7 @@ from k2.storage.writer import Batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from concurrent.futures import Executor, Future
 
     from k2.common.clock import Clock
     from k2.ingestion.dead_letters import DeadLetters
@@ -77,6 +80,7 @@ class _Prepared:
     deltas: Mapping[LogPartition, PartitionDelta]
     schemas: Mapping[int, str]
     created_at_ns: int
+    written: Future[tuple[WrittenFile, ...]] | None = None
     files: tuple[WrittenFile, ...] | None = None
     write_seconds: float = 0.0
     published: set[LogPartition] = field(default_factory=set)
@@ -96,6 +100,7 @@ class TableLane:
         heads: Heads,
         dead_letters: DeadLetters,
         handover: Handover,
+        file_writer: Executor,
         settings: IngestionSettings,
         clock: Clock,
         observer: events.Observer,
@@ -110,6 +115,7 @@ class TableLane:
         self._heads = heads
         self._dead_letters = dead_letters
         self._handover = handover
+        self._file_writer = file_writer
         self._settings = settings
         self._clock = clock
         self._observe = observer
@@ -126,7 +132,6 @@ class TableLane:
 
     # What the writer's loop asks.
 
-    @property
     def wants_chunks(self) -> bool:
         """Say whether the lane can decode more now."""
         full = self._pending.records >= self._settings.commit_rows_max
@@ -144,6 +149,8 @@ class TableLane:
         return max(0.0, self._due_at() - self._clock.monotonic())
 
     def _due_at(self) -> float:
+        if self._prepared and self._prepared.written and not self._prepared.written.done():
+            return math.inf  # the file writer nudges when it is done
         if self._prepared or self._waiting:
             return self._retry_at
         full = self._pending.records >= self._settings.commit_rows_max
@@ -163,15 +170,21 @@ class TableLane:
         """Do what is due: decode again what failed, commit what is old or large enough."""
         if self.stopped or self.is_idle or self._clock.monotonic() < self._due_at():
             return
-        self._guarded(self._decode_waiting)
-        if not self._waiting:
+        if self._prepared is None:
+            self._guarded(self._decode_waiting)
+        if self._prepared or not self._waiting:
             self._guarded(self._commit)
 
-    def flush(self) -> bool:
-        """Commit all that is decoded, due or not; return whether nothing is left."""
+    def flush(self, seconds: float) -> bool:
+        """Commit all that is decoded, due or not; return whether nothing is left within the time."""
+        deadline = self._clock.monotonic() + seconds
         while not (self.stopped or self.is_idle):
             if not self._guarded(self._decode_waiting) or not self._guarded(self._commit):
                 return False
+            if self._prepared and self._prepared.written:
+                left = deadline - self._clock.monotonic()
+                if left <= 0 or not wait([self._prepared.written], left).done:
+                    return False
         return self.is_idle
 
     def _guarded(self, action: Callable[[], None]) -> bool:
@@ -219,7 +232,8 @@ class TableLane:
                 return
             self._prepared = self._prepare()
         prepared = self._prepared
-        self._write_files(prepared)
+        if not self._files_are_written(prepared):
+            return
         check_ledger(self.table, prepared.deltas, rows_in_files=sum(file.rows for file in prepared.files or ()))
         self._see_that_topics_are_unchanged(prepared)
         self._send_dead_letters(prepared)
@@ -238,13 +252,26 @@ class TableLane:
         deltas = {key: part.delta() for key, part in pending.partitions.items()}
         return _Prepared(str(uuid.uuid4()), pending, deltas, self._schemas.newly_met, self._clock.time_ns())
 
-    def _write_files(self, prepared: _Prepared) -> None:
+    def _files_are_written(self, prepared: _Prepared) -> bool:
+        """Have the files written beside this thread, which decodes the next batch meanwhile; True once they are."""
         if prepared.files is not None:
-            return
+            return True
+        if prepared.written is None:
+            prepared.written = self._file_writer.submit(self._write_files, prepared)
+            prepared.written.add_done_callback(lambda _: self._handover.nudge_writer())
+        if not prepared.written.done():
+            return False
+        written, prepared.written = prepared.written, None
+        prepared.files = written.result()
+        return True
+
+    def _write_files(self, prepared: _Prepared) -> tuple[WrittenFile, ...]:
+        """Write the batch's rows; runs in the file writer's thread, on what no other thread changes."""
         started = self._clock.monotonic()
         frames = list(prepared.pending.frames())
-        prepared.files = self._writer.write_files(self._rows(frames)) if frames else ()
+        files = self._writer.write_files(self._rows(frames)) if frames else ()
         prepared.write_seconds = self._clock.monotonic() - started
+        return files
 
     def _rows(self, frames: list[pl.DataFrame]) -> pl.DataFrame:
         rows = pl.concat(frames).with_columns(

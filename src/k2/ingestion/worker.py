@@ -1,8 +1,9 @@
-"""The ingest worker: takes records from the log into the tables, each exactly once, on two threads."""
+"""The ingest worker: takes records from the log into the tables, each exactly once, on three threads."""
 
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -17,6 +18,7 @@ from k2.ingestion.writer_loop import WriterLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from concurrent.futures import Executor
 
     from k2.common.clock import Clock
     from k2.ingestion.dead_letters import DeadLetters
@@ -73,7 +75,7 @@ class Expiry(Protocol):
 
 
 class IngestWorker:
-    """One member of the group: one thread consumes, one decodes, writes and commits."""
+    """One member of the group: one thread consumes, one decodes and commits, one sorts and writes files."""
 
     def __init__(
         self,
@@ -89,6 +91,7 @@ class IngestWorker:
         clock: Clock,
         observer: events.Observer,
         wait_for_writer: Callable[[threading.Event, float], bool] = threading.Event.wait,
+        file_writer: Executor | None = None,
     ) -> None:
         """Put the worker together; nothing is connected before `run`. `table_of` maps the topics read to tables."""
         parts = tuple(parts)
@@ -113,6 +116,7 @@ class IngestWorker:
             observer=self._observe,
             wait_for_writer=wait_for_writer,
         )
+        self._file_writer = file_writer or ThreadPoolExecutor(max_workers=1, thread_name_prefix="k2-ingest-files")
         lanes = [
             TableLane(
                 part.record_type,
@@ -122,6 +126,7 @@ class IngestWorker:
                 heads=tables,
                 dead_letters=dead_letters,
                 handover=self.handover,
+                file_writer=self._file_writer,
                 settings=settings,
                 clock=clock,
                 observer=self._observe,

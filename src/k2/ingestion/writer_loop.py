@@ -35,7 +35,7 @@ class WriterLoop:
     def step(self, wait_seconds: float = STEP_SECONDS_MAX) -> None:
         """Wait for work, at most until something is due; then decode what came, commit what is due."""
         self.last_step_at = self._clock.monotonic()
-        wanting = [lane for lane in self.lanes.values() if lane.wants_chunks]
+        wanting = [lane for lane in self.lanes.values() if lane.wants_chunks()]
         self._handover.wait_for_work(self._seconds_to_wait(wait_seconds), tables=[lane.table for lane in wanting])
         for lane in wanting:
             self._feed(lane)
@@ -58,8 +58,12 @@ class WriterLoop:
         """Commit what has come until now; what cannot be committed in time is read again by whoever comes next."""
         for table in sorted(flush.tables):
             lane = self.lanes[table]
-            while lane.stopped is None and self._clock.monotonic() < flush.deadline:
+            while lane.wants_chunks() and self._handover.bytes_waiting(table) and self._seconds_left(flush) > 0:
                 self._feed(lane)
-                if not lane.flush() or not self._handover.bytes_waiting(table):
+                if not lane.wants_chunks() and not lane.flush(self._seconds_left(flush)):
                     break
+            lane.flush(self._seconds_left(flush))
         flush.done.set()
+
+    def _seconds_left(self, flush: Flush) -> float:
+        return flush.deadline - self._clock.monotonic()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from concurrent.futures import Executor, Future
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from k2.common import crash_points
 from k2.ingestion.dead_letters import DeadLetters
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from k2.ingestion.events import Event
     from k2.kafka.ports import TopicPartition
+
+T = TypeVar("T")
 
 TOPICS = {
     "market.equities.trades.asx": "trades",
@@ -52,6 +55,19 @@ class ManualClock:
     def sleep(self, seconds: float) -> None:
         """Move on."""
         self.seconds += seconds
+
+
+class InlineExecutor(Executor):
+    """Does its work when it is asked, in the caller's thread; a simulated crash goes through."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Return the result, as a future that is done."""
+        future: Future[T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - a future keeps any for its reader
+            future.set_exception(error)
+        return future
 
 
 class _NoExpiry:
@@ -90,6 +106,7 @@ class SimulatedWorker:
             clock=world.clock,
             observer=self.events.append,
             wait_for_writer=self._wait_for_writer,
+            file_writer=InlineExecutor(),
         )
         self.reader = SimulatedGroupReader(
             world.group,
