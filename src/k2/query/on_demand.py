@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from k2.common.clock import Clock
     from k2.kafka.batches import LogBatch
+    from k2.kafka.ports import AssignedReader, TopicPartition
     from k2.query.ports import Decodes, OpenReader
     from k2.query.settings import QuerySettings
 
@@ -68,18 +70,15 @@ class OnDemandReader:
         deadline = self._clock.monotonic() + self._settings.on_demand_seconds_max
         reader = self._open_reader()
         try:
-            reader.assign({(item.topic, item.partition): item.start for item in ranges})
-            open_ranges = {(item.topic, item.partition): item for item in ranges}
-            while open_ranges:
+            waiting = _by_partition(ranges)
+            reader.assign({key: queue[0].start for key, queue in waiting.items()})
+            while waiting:
                 self._check(progress, ranges, deadline)
                 for batch in reader.poll(self._settings.tail_poll_records_max, self._settings.tail_poll_seconds):
-                    item = open_ranges.get((batch.topic, batch.partition))
-                    if item is None:
-                        continue
-                    self._take(batch, item, symbol, decoder, progress)
-                    if batch.next_offset >= item.end:
-                        del open_ranges[item.topic, item.partition]
-                        reader.unassign([(item.topic, item.partition)])
+                    key = (batch.topic, batch.partition)
+                    if key in waiting:
+                        self._take(batch, waiting[key][0], symbol, decoder, progress)
+                        _advance(reader, waiting, batch)
         finally:
             reader.close()
         return Found(tuple(progress.frames), progress.undecodable)
@@ -115,3 +114,24 @@ class OnDemandReader:
             dependency="kafka",
             retry_after_seconds=5,
         )
+
+
+def _by_partition(ranges: Sequence[MissingRange]) -> dict[TopicPartition, deque[MissingRange]]:
+    waiting: dict[TopicPartition, deque[MissingRange]] = {}
+    for item in sorted(ranges, key=lambda item: item.start):
+        waiting.setdefault((item.topic, item.partition), deque()).append(item)
+    return waiting
+
+
+def _advance(reader: AssignedReader, waiting: dict[TopicPartition, deque[MissingRange]], batch: LogBatch) -> None:
+    """Go on to the partition's next range where this batch has reached the end of one; forget it after the last."""
+    key = (batch.topic, batch.partition)
+    queue = waiting[key]
+    if batch.next_offset < queue[0].end:
+        return
+    queue.popleft()
+    if queue:
+        reader.seek(*key, queue[0].start)
+    else:
+        del waiting[key]
+        reader.unassign([key])

@@ -1,0 +1,81 @@
+"""A hybrid engine over a simulated market, driven round by round: nothing happens by itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from k2.kafka.topics import Topic
+from k2.query.hybrid_engine import HybridQueryEngine
+from k2.query.kafka_tail import KafkaTail
+from k2.query.scan import Scanner
+from k2.query.settings import QuerySettings
+from k2.schemas.records import RECORD_TYPES
+from k2.testing.manual_clock import ManualClock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from k2.testing.simulated_market import SimulatedMarket
+
+SETTINGS = QuerySettings(catch_up_seconds_max=0, queue_seconds_max=0)
+"""A question does not wait for the tail, since nothing moves meanwhile: what the tail lacks is read on demand."""
+
+
+def topic(exchange: str, data_type: str = "trades", partitions: int = 2) -> Topic:
+    """Return a topic as topics.yaml would have it."""
+    return Topic(f"market.equities.{data_type}.{exchange}", "equities", data_type, exchange, partitions, {})
+
+
+@dataclass
+class SimulatedHybrid:
+    """The market, the tail that follows it, and the engine that answers."""
+
+    market: SimulatedMarket
+    tail: KafkaTail
+    engine: HybridQueryEngine
+    clock: ManualClock
+
+    def close(self) -> None:
+        """Close what holds threads or files."""
+        self.tail.stop()
+        self.engine.close()
+
+
+def simulated_hybrid(
+    market: SimulatedMarket,
+    directory: Path,
+    *,
+    settings: QuerySettings = SETTINGS,
+    most: Callable[[], int] = lambda: 1_000,
+) -> SimulatedHybrid:
+    """Return an engine over `market`, whose files are in `directory`; `most` bounds what one poll of the tail gives."""
+    clock = ManualClock()
+    decoders = {name: market.decoder(name) for name in RECORD_TYPES}
+    tail = KafkaTail(
+        market.topics,
+        open_reader=lambda: market.open_reader(most),
+        log_facts=market,
+        tables=market,
+        decoders=decoders,
+        settings=settings,
+        clock=clock,
+    )
+    engine = HybridQueryEngine(
+        market.topics,
+        tail=tail,
+        planner=market,
+        log_facts=market,
+        open_reader=market.open_reader,
+        decoders=decoders,
+        scanner=Scanner(
+            [str(directory)],
+            memory_limit_bytes=settings.memory_limit_bytes,
+            threads=1,
+            seconds_max=settings.query_seconds_max,
+        ),
+        settings=settings,
+        clock=clock,
+    )
+    return SimulatedHybrid(market, tail, engine, clock)

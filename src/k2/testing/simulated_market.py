@@ -1,0 +1,331 @@
+"""A log in memory and tables of real Parquet files, side by side, with the plain replay that any answer must equal."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from k2.common.errors import LogIdentityError, UnavailableError
+from k2.kafka.batches import LogBatch
+from k2.kafka.decoding import BadRecord, Decoded
+from k2.kafka.ports import LogIdentity, LogRange
+from k2.kafka.producer import partition_for
+from k2.schemas.arrow import arrow_schema, polars_schema
+from k2.schemas.records import ORDER, RECORD_TYPES, RecordType
+from k2.storage.planning import PinnedSnapshot, PlannedFile
+from k2.storage.seam import Counts, LogPartition, PartitionDelta, Seam
+from k2.storage.tables import RegisteredLog, TableHead
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from k2.kafka.ports import TopicPartition
+    from k2.kafka.topics import Topic
+
+BAD = b"bad"
+"""A value that no decoder accepts."""
+LOGGED_AT_MS = 1_767_225_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One record of the log; None in its place stands for a control record."""
+
+    key: bytes | None
+    value: bytes
+
+
+@dataclass
+class SimulatedPartition:
+    """One partition: its first retained offset and all it was ever given."""
+
+    start: int = 0
+    messages: list[Message | None] = field(default_factory=list)
+
+
+class SimulatedMarket:
+    """Topics, tables and what was ever appended. Implements the query side's `LogFacts`, `Heads` and `Plans`."""
+
+    def __init__(self, directory: Path, topics: Iterable[Topic]) -> None:
+        self._directory = directory
+        self.topics = tuple(topics)
+        self.cluster_id = "cluster-1"
+        self.topic_ids: dict[str, str] = {}
+        self.log_is_up = True
+        self.catalog_is_up = True
+        self.partitions: dict[TopicPartition, SimulatedPartition] = {}
+        self._heads: dict[str, TableHead] = {
+            name: TableHead(name, None, Seam(), (), {}, "memory") for name in RECORD_TYPES
+        }
+        self._files: dict[tuple[str, int], tuple[PlannedFile, ...]] = {}
+        for topic in self.topics:
+            self.create(topic.name)
+
+    def create(self, topic: str, topic_id: str = "id-1") -> None:
+        """Create a topic, or create it again under another id, empty."""
+        self.topic_ids[topic] = topic_id
+        for number in range(self._topic(topic).partitions):
+            self.partitions[topic, number] = SimulatedPartition()
+
+    def append(
+        self, topic: str, symbol: str, ts_event_ns: int, *, partition: int | None = None, key: bytes | None = None
+    ) -> None:
+        """Append one record, to its symbol's partition unless another is named."""
+        number = partition_for(symbol.encode(), self._topic(topic).partitions) if partition is None else partition
+        message = Message(symbol.encode() if key is None else key, f"{symbol}|{ts_event_ns}".encode())
+        self.partitions[topic, number].messages.append(message)
+
+    def append_bad(self, topic: str, symbol: str) -> None:
+        """Append a record that cannot be decoded."""
+        number = partition_for(symbol.encode(), self._topic(topic).partitions)
+        self.partitions[topic, number].messages.append(Message(symbol.encode(), BAD))
+
+    def append_control(self, topic: str, partition: int) -> None:
+        """Append a record that readers skip."""
+        self.partitions[topic, partition].messages.append(None)
+
+    def register(self, topic: str) -> RegisteredLog:
+        """Register a topic's log in its table, from its start."""
+        name = self._topic(topic).data_type
+        head = self._heads[name]
+        starts = {key[1]: part.start for key, part in self.partitions.items() if key[0] == topic}
+        log = RegisteredLog(len(head.logs), self.cluster_id, self.topic_ids[topic], topic, len(starts), starts)
+        seam = head.seam.with_log(log.log_id, starts)
+        self._swap(replace(head, logs=(*head.logs, log), seam=seam), ())
+        return log
+
+    def commit(self, topic: str, partition: int, records: int | None = None) -> int:
+        """Commit what follows the seam, at most `records` offsets; return how many offsets the seam has moved."""
+        name = self._topic(topic).data_type
+        head = self._heads[name]
+        log = head.log_of(topic)
+        if log is None:
+            raise ValueError(f"expected a registered topic, found {topic}")
+        at = LogPartition(log.log_id, partition)
+        start = head.seam.next_offset(at) or 0
+        messages = self.partitions[topic, partition].messages
+        end = len(messages) if records is None else min(len(messages), start + records)
+        decoded = self.decoder(name).decode(self._batch(topic, partition, start, end), log_id=log.log_id)
+        consumed = decoded.rows.height + len(decoded.bad)
+        counts = Counts(consumed=consumed, rows=decoded.rows.height, dead_letters=len(decoded.bad))
+        seam = head.seam.advanced({at: PartitionDelta(start, end, counts)})
+        files = self._write(name, decoded.rows, seam.commit_sequence)
+        self._swap(replace(head, seam=seam), files)
+        return end - start
+
+    def replay(
+        self,
+        data_type: str,
+        symbol: str,
+        *,
+        exchange: str | None = None,
+        ends: Mapping[tuple[int, int], int] | None = None,
+    ) -> list[tuple[int, int, int, int]]:
+        """Return the order keys of the symbol's rows, from the log alone; below `ends` by log id and partition."""
+        rows = []
+        for log in self._heads[data_type].logs:
+            if exchange not in (None, self._topic(log.topic).exchange):
+                continue
+            for number in range(log.partitions):
+                messages = self.partitions[log.topic, number].messages
+                end = len(messages) if ends is None else ends.get((log.log_id, number), 0)
+                for offset, message in enumerate(messages[:end]):
+                    if message is not None and message.value.startswith(f"{symbol}|".encode()):
+                        rows.append((int(message.value.split(b"|")[1]), log.log_id, number, offset))
+        return sorted(rows)
+
+    def decoder(self, data_type: str) -> SimulatedMarketDecoder:
+        """Return the decoder of a data type."""
+        return SimulatedMarketDecoder(RECORD_TYPES[data_type])
+
+    def open_reader(self, most: Callable[[], int] = lambda: 1_000) -> SimulatedAssignedReader:
+        """Return a reader with nothing assigned; `most` says how many records one poll gives of a partition."""
+        self._answer()
+        return SimulatedAssignedReader(self, most)
+
+    def identities(self, topics: Iterable[str]) -> dict[str, LogIdentity]:
+        """Return who each topic is."""
+        self._answer()
+        return {
+            name: LogIdentity(self.cluster_id, self.topic_ids[name], name, self._topic(name).partitions)
+            for name in topics
+            if name in self.topic_ids
+        }
+
+    def ranges(self, topics: str | Iterable[str]) -> dict[TopicPartition, LogRange]:
+        """Return what each partition holds."""
+        self._answer()
+        names = {topics} if isinstance(topics, str) else set(topics)
+        return {
+            key: LogRange(part.start, len(part.messages)) for key, part in self.partitions.items() if key[0] in names
+        }
+
+    def head(self, table_name: str) -> TableHead:
+        """Return the newest head."""
+        if not self.catalog_is_up:
+            raise UnavailableError("the simulated catalog is down", dependency="catalog")
+        return self._heads[table_name]
+
+    def pin(self, table_name: str) -> PinnedSnapshot:
+        """Pin the newest snapshot."""
+        return PinnedSnapshot(self.head(table_name), ())
+
+    def plan(
+        self,
+        pinned: PinnedSnapshot,
+        *,
+        exchange: str | None = None,
+        symbol: str | None = None,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+    ) -> tuple[PlannedFile, ...]:
+        """Return all files of the snapshot: a plan may hold too much."""
+        del exchange, symbol, start_ns, end_ns
+        return self._files.get((pinned.head.table_name, pinned.head.snapshot_id or 0), ())
+
+    def batch(self, key: TopicPartition, start: int, most: int) -> LogBatch | None:
+        """Return what a reader at `start` gets; None at the log's end."""
+        self._answer()
+        part = self.partitions[key]
+        if not part.start <= start <= len(part.messages):
+            raise LogIdentityError(f"offset {start} of {key} is outside of the log")
+        return None if start == len(part.messages) else self._batch(*key, start, min(len(part.messages), start + most))
+
+    def _batch(self, topic: str, partition: int, start: int, end: int) -> LogBatch:
+        messages = self.partitions[topic, partition].messages
+        held = [(offset, message) for offset in range(start, end) if (message := messages[offset]) is not None]
+        return LogBatch(
+            topic=topic,
+            partition=partition,
+            offsets=[offset for offset, _ in held],
+            ts_log_ms=[LOGGED_AT_MS + offset for offset, _ in held],
+            keys=[message.key for _, message in held],
+            values=[message.value for _, message in held],
+            next_offset=end,
+        )
+
+    def _write(self, name: str, rows: pl.DataFrame, commit_sequence: int) -> tuple[PlannedFile, ...]:
+        if rows.height == 0:
+            return ()
+        path = self._directory / f"{name}-{commit_sequence}.parquet"
+        stored = rows.with_columns(
+            pl.lit(commit_sequence, pl.Int64).alias("commit_sequence"), pl.lit("ingest").alias("written_by")
+        )
+        schema = arrow_schema(RECORD_TYPES[name])
+        pq.write_table(stored.sort("symbol", *ORDER).to_arrow().select(schema.names).cast(schema), path)
+        return (PlannedFile(str(path), rows.height, path.stat().st_size),)
+
+    def _swap(self, head: TableHead, files: tuple[PlannedFile, ...]) -> None:
+        before = self._heads[head.table_name]
+        number = (before.snapshot_id or 0) + 1
+        self._heads[head.table_name] = replace(head, snapshot_id=number)
+        kept = self._files.get((head.table_name, before.snapshot_id or 0), ())
+        self._files[head.table_name, number] = kept + files
+
+    def _topic(self, name: str) -> Topic:
+        return next(topic for topic in self.topics if topic.name == name)
+
+    def _answer(self) -> None:
+        if not self.log_is_up:
+            raise UnavailableError("the simulated broker is down", dependency="kafka")
+
+
+class SimulatedMarketDecoder:
+    """Decodes the market's messages: symbol and time as they carry them, filler that follows from the offset."""
+
+    def __init__(self, record_type: RecordType) -> None:
+        self._schema = {
+            name: kind
+            for name, kind in polars_schema(record_type).items()
+            if name not in ("commit_sequence", "written_by")
+        }
+
+    def decode(self, batch: LogBatch, *, log_id: int) -> Decoded:
+        """Decode a batch."""
+        rows, bad = [], []
+        for offset, logged, key, value in zip(batch.offsets, batch.ts_log_ms, batch.keys, batch.values, strict=True):
+            if value is None or value == BAD:
+                bad.append(BadRecord(batch.partition, offset, logged, key, value, "Bad", "it says so"))
+            else:
+                rows.append(self._row(batch, offset, logged, value, log_id))
+        return Decoded(pl.DataFrame(rows, schema=self._schema, orient="row"), tuple(bad))
+
+    def _row(self, batch: LogBatch, offset: int, logged: int, value: bytes, log_id: int) -> list[Any]:
+        symbol, _, time = value.decode().partition("|")
+        at = dt.datetime.fromtimestamp(logged / 1000, tz=dt.UTC)
+        known: dict[str, Any] = {
+            "exchange": batch.topic.rpartition(".")[2],
+            "symbol": symbol,
+            "ts_event_ns": int(time),
+            "ts_recv_ns": int(time) + 1,
+            "trading_date": at.date(),
+            "action": "NEW",
+            "source": "simulated",
+            "source_sequence": offset,
+            "conditions": [],
+            "ts_event": dt.datetime.fromtimestamp(int(time) // 10**9, tz=dt.UTC),
+            "log_id": log_id,
+            "log_partition": batch.partition,
+            "log_offset": offset,
+            "ts_log": at,
+            "price": offset + 1,
+            "quantity": 1,
+        }
+        return [known.get(name) for name in self._schema]
+
+
+class SimulatedAssignedReader:
+    """Reads the market's partitions, from where the caller says."""
+
+    def __init__(self, market: SimulatedMarket, most: Callable[[], int]) -> None:
+        self._market = market
+        self._most = most
+        self._next: dict[TopicPartition, int] = {}
+
+    def assign(self, starts: Mapping[TopicPartition, int]) -> None:
+        """Read these too."""
+        self._next.update(starts)
+
+    def unassign(self, partitions: Iterable[TopicPartition]) -> None:
+        """Stop reading these."""
+        for key in partitions:
+            self._next.pop(key, None)
+
+    def poll(self, max_messages: int, timeout_seconds: float) -> list[LogBatch]:
+        """Return at most one batch a partition."""
+        del timeout_seconds
+        batches = []
+        for key, start in self._next.items():
+            most = min(max_messages, self._most())
+            batch = self._market.batch(key, start, most) if most else None
+            if batch is not None:
+                self._next[key] = batch.next_offset
+                batches.append(batch)
+        return batches
+
+    def position(self, topic: str, partition: int) -> int:
+        """Return the offset that is read next."""
+        return self._next[topic, partition]
+
+    def positions(self) -> dict[TopicPartition, int]:
+        """Return the offset that is read next, per partition."""
+        return dict(self._next)
+
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        """Read on from `offset`."""
+        self._next[topic, partition] = offset
+
+    def pause(self, partitions: Iterable[TopicPartition]) -> None:
+        """Do nothing: nobody who assigns pauses."""
+
+    def resume(self, partitions: Iterable[TopicPartition]) -> None:
+        """Do nothing: nobody who assigns pauses."""
+
+    def close(self) -> None:
+        """Give up all partitions."""
+        self._next.clear()
