@@ -27,7 +27,7 @@ _TABLES: Final = sql_table(
 
 def open_catalog(settings: CatalogSettings) -> Catalog:
     """Open the catalog; UnavailableError if it does not answer, ConfigurationError if it refuses."""
-    with translated(f"opening the {settings.type} catalog {settings.name!r}", path=_safe_uri(settings)):
+    with translated(f"opening the {settings.type} catalog {settings.name!r} (K2_CATALOG__URI)"):
         properties = {
             **settings.properties,
             "type": settings.type,
@@ -70,12 +70,6 @@ def _with_timeout(settings: CatalogSettings) -> str:
     if "timeout" not in url.query:
         url = url.update_query_dict({"timeout": str(settings.busy_timeout_seconds)})
     return url.render_as_string(hide_password=False)
-
-
-def _safe_uri(settings: CatalogSettings) -> str:
-    if settings.type != "sql":
-        return settings.uri
-    return make_url(settings.uri).render_as_string(hide_password=True)
 
 
 def _use_write_ahead_log(catalog: SqlCatalog) -> None:

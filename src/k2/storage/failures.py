@@ -55,6 +55,7 @@ CONFIGURATION: Final[tuple[type[Exception], ...]] = (
     iceberg.ResolveError,
     iceberg.RESTError,
     requests.exceptions.RequestException,
+    ImportError,
 )
 """The catalog answers, and refuses: another address, key or name is needed."""
 

@@ -24,7 +24,7 @@ PARTITIONS: Final = 2
 
 
 class LocalLake:
-    """Tables in a SQLite catalog and local files under `directory`; several may share one directory, as processes do."""
+    """Tables in a SQLite catalog and local files under `directory`; several may share one directory."""
 
     def __init__(
         self,

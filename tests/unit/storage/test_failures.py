@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 DOING = "loading the table market.trades"
 MISTAKES = {
     # What only a mistake in K2's own code can raise: it must surface as it is.
-    "TableAlreadyExistsError", "ViewAlreadyExistsError", "NamespaceNotEmptyError", "NamespaceAlreadyExistsError",
-    "NoSuchViewError", "NoSuchIdentifierError", "NoSuchPlanTaskError", "DynamoDbError", "ConditionalCheckFailedException",
-    "GenericDynamoDbError",
-    "UnmappedColumnError", "UnreflectableTableError", "CircularDependencyError", "InvalidRequestError", "CompileError",
-    "MultipleResultsFound", "NoForeignKeysError", "AmbiguousForeignKeysError", "NoInspectionAvailable", "AwaitRequired",
-    "NoReferenceError", "NoReferencedTableError", "NoReferencedColumnError", "NoResultFound", "NoSuchColumnError",
-    "NoSuchTableError:sqlalchemy", "StatementError", "UnboundExecutionError", "UnsupportedCompilationError",
-    "IllegalStateChangeError", "MissingGreenlet", "ObjectNotExecutableError", "IdentifierError", "InvalidatePoolError",
-    "SQLAlchemyError", "Base20DeprecationWarning", "MonkeyPatchBinaryExpression",
+    "AmbiguousColumnError", "AwaitRequired", "Base20DeprecationWarning", "CircularDependencyError", "CompileError",
+    "ConditionalCheckFailedException", "DynamoDbError", "EmulatedDBAPIException", "GenericDynamoDbError",
+    "IdentifierError", "IllegalStateChangeError", "InvalidRequestError", "MissingGreenlet",
+    "MonkeyPatchBinaryExpression", "MultipleResultsFound", "NamespaceAlreadyExistsError", "NamespaceNotEmptyError",
+    "NoDBAPILoaded", "NoInspectionAvailable", "NoReferenceError", "NoReferencedColumnError", "NoReferencedTableError",
+    "NoResultFound", "NoSuchColumnError", "NoSuchIdentifierError", "NoSuchPlanTaskError",
+    "NoSuchTableError:sqlalchemy", "NoSuchViewError", "SQLAlchemyError", "StatementError", "TableAlreadyExistsError",
+    "UnboundExecutionError", "UnmappedColumnError", "UnreflectableTableError", "UnsupportedCompilationError",
+    "ViewAlreadyExistsError",
 }  # fmt: skip
 
 
@@ -50,9 +50,12 @@ def classes(module: object) -> list[type[Exception]]:
 def made(kind: type[Exception]) -> Exception:
     if issubclass(kind, sqlalchemy.exc.DBAPIError):
         return kind("SELECT 1", {}, sqlite3.OperationalError("database is locked"))
-    error = kind.__new__(kind)
-    Exception.__init__(error, "something happened")
-    return error
+    try:
+        return kind("something happened")
+    except TypeError:  # it wants arguments of its own
+        error = kind.__new__(kind)
+        error.args = ("something happened",)
+        return error
 
 
 @pytest.mark.parametrize("kind", classes(iceberg), ids=lambda kind: kind.__name__)
@@ -133,6 +136,7 @@ def test_mistakes_in_the_code_are_not_disguised() -> None:
         ("sqlite:////nowhere/at/all/catalog.db", UnavailableError),
         ("nosuchdatabase://somewhere/x", ConfigurationError),
         ("not a uri", ConfigurationError),
+        ("oracle://somewhere/x", ConfigurationError),
     ],
 )
 def test_a_wrong_catalog_is_one_clear_error(tmp_path: Path, uri: str, expected: type[K2Error]) -> None:
