@@ -55,12 +55,12 @@ def _run(settings: Settings, stop: threading.Event, *, port: int, accepted: froz
     from k2.common.metrics import Metrics
     from k2.ingestion.events import Observers
     from k2.ingestion.health import WorkerHealth
-    from k2.ingestion.memory import keep_freed, release_every
+    from k2.ingestion.memory import prepare_process, release_every
     from k2.ingestion.metrics import IngestMetrics
     from k2.ingestion.status_server import StatusServer
 
     log = get_logger(__name__)
-    keep_freed()
+    prepare_process()
     metrics, health = Metrics(), WorkerHealth(settings.ingestion)
     counts = IngestMetrics(metrics, clock=bootstrap.system_clock())
     worker = bootstrap.ingest_worker(settings, observer=Observers(counts, health))
