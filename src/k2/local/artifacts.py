@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
@@ -203,8 +202,8 @@ def fetch_with_jgo(timeout_seconds: int) -> Fetch:
         try:
             return Path(locked.resolve())
         except (requests.RequestException, RuntimeError) as error:
-            with contextlib.suppress(OSError):
-                os.unlink(locked.cached_path)  # noqa: PTH108  # jgo's value is untyped
+            if locked.cached_path is not None:
+                locked.cached_path.unlink(missing_ok=True)
             raise UnavailableError(
                 f"cannot download {file.coordinate} ({_cause(error)}): the first start needs the network; check the "
                 "connection and any proxy (HTTPS_PROXY), then run it again; what has arrived is kept",

@@ -1,7 +1,7 @@
 """Ask a Kafka broker who it is, over one short-lived socket.
 
 The supervisor asks every two seconds for as long as the platform runs. A librdkafka client would keep threads and
-some 20 MiB for that, and would go on retrying on its own when the broker is away; one request of the protocol is enough.
+some 20 MiB for that, and would retry on its own while the broker is away; one request of the protocol is enough.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def ask_broker(host: str, port: int, *, timeout_seconds: float) -> BrokerAnswer:
     Raises:
         UnhealthyError: no broker answers there in time.
     """
-    body = struct.pack(">hhih", _METADATA, _VERSION, 1, len(_CLIENT)) + _CLIENT + struct.pack(">i?", 0, False)  # noqa: FBT003
+    body = struct.pack(">hhih", _METADATA, _VERSION, 1, len(_CLIENT)) + _CLIENT + struct.pack(">i?", 0, False)
     try:
         with socket.create_connection((host, port), timeout_seconds) as connection:
             connection.settimeout(timeout_seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -84,3 +85,9 @@ def cache_directory(configured: Path | None, *, home: Path, xdg_cache_home: str 
         return configured.expanduser().absolute()
     base = Path(xdg_cache_home) if xdg_cache_home and Path(xdg_cache_home).is_absolute() else home / ".cache"
     return base / "k2"
+
+
+def user_cache_directory(configured: Path | None) -> Path:
+    """Return where downloads are kept for the user of this process."""
+    xdg = os.environ.get("XDG_CACHE_HOME")  # noqa: TID251  # the desktop's own variable, not a setting of K2
+    return cache_directory(configured, home=Path.home(), xdg_cache_home=xdg)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from k2.common.clock import Clock, SystemClock
 from k2.common.errors import ConfigurationError, K2Error, UnavailableError
 from k2.local.assembly import SERVICES, build_components
 from k2.local.component import ComponentStatus, Site, State
 from k2.local.description import PlatformDescription, orphans, read_description, running_supervisor, to_json
-from k2.local.layout import DataDirectory, cache_directory
+from k2.local.layout import DataDirectory, user_cache_directory
 from k2.local.ports import USUAL, PortBook
 from k2.local.processes import end_orphan, identify
 from k2.local.settings import LocalSettings
-from k2.local.state_files import FileLock, api_key, claim, file_errors, read_json_or_empty, write_json
+from k2.local.state_files import FileLock, api_key, claim_with_space, file_errors, read_json_or_empty, write_json
 from k2.local.supervisor import Supervisor
 from k2.local.training import Training
 from k2.settings import Settings, load_settings
@@ -34,8 +33,8 @@ _POLL_SECONDS: Final = 0.05
 class LocalPlatform:
     """The components of one data directory, supervised by this process.
 
-    `components` are names of `k2.local.assembly.KNOWN`; by default the broker, the registry and Valkey, without K2's own
-    processes. All state stays in `data_dir`; starting it again continues.
+    `components` are names of `k2.local.assembly.KNOWN`; by default the broker, the registry and Valkey, without the
+    processes of K2 itself. All state stays in `data_dir`; starting it again continues.
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class LocalPlatform:
         self._settings = settings or LocalSettings()
         self._clock = clock or SystemClock()
         self._observe = observe
-        self._cache_dir = _cache_directory(self._settings)
+        self._cache_dir = user_cache_directory(self._settings.cache_dir)
         self._components = build_components(
             components, self._settings, self._cache_dir, simulator_arguments=simulator_arguments
         )
@@ -65,7 +64,7 @@ class LocalPlatform:
         self._writing = threading.Lock()
         self._reported: dict[str, tuple[ComponentStatus, float]] = {}
 
-    def __enter__(self) -> LocalPlatform:
+    def __enter__(self) -> Self:
         """Start and wait until every component is healthy."""
         self.start()
         return self
@@ -149,9 +148,7 @@ class LocalPlatform:
 
     def _own_directory(self) -> None:
         """Take the directory for this process, and end what an earlier supervisor left running."""
-        nearest = next(path for path in (self.directory.root, *self.directory.root.parents) if path.exists())
-        free = shutil.disk_usage(nearest).free
-        claim(self.directory, free_bytes=free, free_bytes_min=self._settings.free_bytes_min)
+        claim_with_space(self.directory, self._settings.free_bytes_min)
         with file_errors(self.directory.root):
             acquired = self._lock.acquire()
         if not acquired:
@@ -223,11 +220,6 @@ class LocalPlatform:
         if self._settings.fast_start:
             self._training = Training(self._components, self._cache_dir, self._settings, self._clock)
             self._training.start()
-
-
-def _cache_directory(settings: LocalSettings) -> Path:
-    xdg = os.environ.get("XDG_CACHE_HOME")  # noqa: TID251  # the desktop's own variable, not a setting of K2
-    return cache_directory(settings.cache_dir, home=Path.home(), xdg_cache_home=xdg)
 
 
 def _remembered(values: dict[str, Any]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Which port each component listens on: the one asked for, else the last one, else the usual one, else the next free."""
+"""Which port each component listens on: as asked for, else as last time, else the usual, else the next free."""
 
 from __future__ import annotations
 

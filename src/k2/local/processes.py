@@ -80,7 +80,9 @@ def listens_on(pid: int, port: int) -> bool:
 class ChildProcess:
     """One running component, in a session of its own; it ends when this process ends."""
 
-    def __init__(self, command: Sequence[str], *, directory: Path, log: Path, env: Mapping[str, str] | None, nice: int):
+    def __init__(
+        self, command: Sequence[str], *, directory: Path, log: Path, env: Mapping[str, str] | None, nice: int
+    ) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         self._command = tuple(command)
         launch = [sys.executable, "-I", "-S", str(_LAUNCH), str(os.getpid()), str(nice), *command]

@@ -9,7 +9,8 @@ import fcntl
 import json
 import os
 import secrets
-from typing import TYPE_CHECKING, Any
+import shutil
+from typing import TYPE_CHECKING, Any, Self
 
 from k2.common.errors import ConfigurationError
 from k2.local.layout import MARKER_TEXT, DataDirectory
@@ -95,6 +96,14 @@ def claim(directory: DataDirectory, *, free_bytes: int, free_bytes_min: int) -> 
         directory.marker.write_text(MARKER_TEXT, encoding="utf-8")
 
 
+def claim_with_space(directory: DataDirectory, free_bytes_min: int) -> None:
+    """Claim the directory if its disk has enough space left."""
+    with file_errors(directory.root):
+        nearest = next(path for path in (directory.root, *directory.root.parents) if path.exists())
+        free = shutil.disk_usage(nearest).free
+    claim(directory, free_bytes=free, free_bytes_min=free_bytes_min)
+
+
 def api_key(directory: DataDirectory) -> str:
     """Return the API key of this platform, made at the first call; only its owner can read the file."""
     with file_errors(directory.root):
@@ -144,7 +153,7 @@ class FileLock:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def __enter__(self) -> FileLock:
+    def __enter__(self) -> Self:
         self.acquire(wait=True)
         return self
 

@@ -55,7 +55,7 @@ class Supervisor:
             runner.start()
 
     def wait_ready(self, cancelled: threading.Event) -> bool:
-        """Wait until every component is healthy; False if `cancelled` came first. Each component has its own time limit.
+        """Wait until every component is healthy; False if `cancelled` came first. Each has its own time limit.
 
         Raises:
             ConfigurationError, UnavailableError: a component cannot start; the text quotes its log.

@@ -28,7 +28,7 @@ class ValkeyComponent:
     def __init__(self, settings: LocalSettings) -> None:
         self._settings = settings
 
-    def install(self, progress: Callable[[int, int], None]) -> None:
+    def install(self, progress: Callable[[int, int], None]) -> None:  # noqa: ARG002  # it came as a wheel
         """Check that the wheel has a server for this machine."""
         _server()
 
