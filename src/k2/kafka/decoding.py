@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
+import polars as pl
+
+from k2.common.errors import ConfigurationError
+from k2.kafka.avro_plans import plan_for
+from k2.kafka.message_readers import FRAME_BYTES, MessageReader, reader_for
+from k2.kafka.record_rules import KEY, TS_LOG_MS, EventBounds, Rule, first_broken, rules_for
 from k2.kafka.registry import SchemaSource, UnknownSchemaError
+from k2.kafka.topics import exchange_of
+from k2.schemas.arrow import message_polars_schema, polars_schema
+from k2.schemas.records import Origin
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from k2.kafka.batches import LogBatch
     from k2.schemas.records import RecordType
 
 __all__ = ["BadRecord", "Decoded", "Decoder", "EventBounds", "SchemaSource", "UnknownSchemaError"]
 
-EARLIEST_NS: Final = 631_152_000_000_000_000
-DAY_NS: Final = 86_400_000_000_000
+T = TypeVar("T")
 
-
-@dataclass(frozen=True, slots=True)
-class EventBounds:
-    """Events lie in [earliest_ns, the broker's append time + ahead_ns]: a function of the log, so replays agree."""
-
-    earliest_ns: int = EARLIEST_NS
-    ahead_ns: int = DAY_NS
+_RATIO_MESSAGES_MIN: Final = 100
+"""Below this many messages a share says nothing of the registry."""
+_READERS_MAX: Final = 1000
+_VALUE_SHOWN: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +56,14 @@ class Decoded:
     bad: tuple[BadRecord, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Defect:
+    error_class: str
+    reason: str
+
+
 class Decoder:
-    """Decodes the messages of one record type."""
+    """Decodes the messages of one record type. Used by one thread at a time."""
 
     def __init__(
         self,
@@ -66,7 +76,12 @@ class Decoder:
         self._record_type = record_type
         self._schemas = schemas
         self._bounds = bounds or EventBounds()
-        self._unknown_schemas_ratio_max = unknown_schemas_ratio_max
+        self._ratio_max = unknown_schemas_ratio_max
+        self._readers: OrderedDict[int, MessageReader] = OrderedDict()
+        self._rules: dict[str, tuple[Rule, ...]] = {}
+        stored = polars_schema(record_type)
+        self._columns = {f.name: stored[f.name] for f in record_type.fields if f.origin is not Origin.COMMIT}
+        self._message_columns = message_polars_schema(record_type)
 
     def decode(self, batch: LogBatch, *, log_id: int) -> Decoded:
         """Decode a batch of one topic partition.
@@ -75,4 +90,166 @@ class Decoder:
             UnavailableError: a new schema id, and the registry is down: try the same batch again.
             ConfigurationError: too many unknown schema ids: the registry is the wrong one.
         """
-        raise NotImplementedError
+        if not len(batch):
+            return Decoded(pl.DataFrame(schema=self._columns), ())
+        defects: dict[int, _Defect] = {}
+        rows = self._read_as_one(batch.values)
+        if rows is None:
+            rows = self._read_by_schema(batch.values, defects)
+        good = [at for at in range(len(batch)) if at not in defects] if defects else None
+        rows = self._keep_rules(rows, batch, good, defects)
+        bad = tuple(_bad_record(batch, at, defects[at]) for at in sorted(defects))
+        return Decoded(self._finish(rows, log_id, batch.partition), bad)
+
+    def _read_as_one(self, values: list[bytes | None]) -> pl.DataFrame | None:
+        """Read a batch that is sound and of one schema throughout, as nearly all are; None if it is not."""
+        first = values[0]
+        if first is None or len(first) < FRAME_BYTES or first[0] != 0:
+            return None
+        reader = self._known_reader(int.from_bytes(first[1:FRAME_BYTES], "big"))
+        if reader is None or not reader.in_blocks:
+            return None
+        try:
+            return reader.read_block(values)  # type: ignore[arg-type]  # a None makes it raise the TypeError
+        except TypeError:
+            return None
+
+    def _read_by_schema(self, values: list[bytes | None], defects: dict[int, _Defect]) -> pl.DataFrame:
+        """Read a batch schema by schema, in the order of the log; what cannot be read goes to `defects`."""
+        parts = []
+        groups = _group_by_schema(values, defects)
+        self._refuse_strangers(groups, len(values), defects)
+        for schema_id, positions in groups.items():
+            if positions[0] in defects:  # of an unknown schema
+                continue
+            reader = self._readers[schema_id]
+            messages: list[bytes] = [values[at] for at in positions]  # type: ignore[misc]  # a group holds no None
+            frame, refused = reader.read(messages)
+            for index, (error_class, reason) in refused.items():
+                defects[positions[index]] = _Defect(error_class, reason)
+            kept = [at for index, at in enumerate(positions) if index not in refused]
+            if frame is None:
+                continue
+            parts.append(frame.with_columns(pl.Series("k2.at", kept, dtype=pl.Int64)))
+        if not parts:
+            return pl.DataFrame(schema=self._message_columns)
+        whole = pl.concat(parts, how="diagonal") if len(parts) > 1 else parts[0]
+        return whole.sort("k2.at").drop("k2.at")
+
+    def _refuse_strangers(self, groups: dict[int, list[int]], messages: int, defects: dict[int, _Defect]) -> None:
+        """Meet each schema; the messages of unknown ones are defects, and too many of them stop the reading."""
+        unknown = 0
+        for schema_id, positions in sorted(groups.items(), key=lambda group: -len(group[1])):
+            try:
+                self._reader(schema_id)
+            except UnknownSchemaError as error:
+                unknown += len(positions)
+                defects.update(dict.fromkeys(positions, _Defect("UnknownSchema", str(error))))
+            if messages >= _RATIO_MESSAGES_MIN and unknown > self._ratio_max * messages:
+                raise ConfigurationError(
+                    f"expected the registry to know the schemas of the log, found {unknown} of {messages} messages with "
+                    f"ids that it does not know (more than {self._ratio_max:.0%}), {schema_id} among them: "
+                    "K2_KAFKA__REGISTRY_URL names another registry, or its data are lost"
+                )
+
+    def _known_reader(self, schema_id: int) -> MessageReader | None:
+        try:
+            return self._reader(schema_id)
+        except UnknownSchemaError:
+            return None
+
+    def _reader(self, schema_id: int) -> MessageReader:
+        """Return the reader of a writer schema, made when it is first met."""
+        reader = self._readers.get(schema_id)
+        if reader is None:
+            plan = plan_for(self._schemas.schema_text(schema_id), self._record_type)
+            reader = reader_for(plan, schema_id, self._record_type)
+            self._readers[schema_id] = reader
+            while len(self._readers) > _READERS_MAX:
+                self._readers.popitem(last=False)
+        return reader
+
+    def _keep_rules(
+        self, rows: pl.DataFrame, batch: LogBatch, good: list[int] | None, defects: dict[int, _Defect]
+    ) -> pl.DataFrame:
+        """Add the log's columns and leave out the rows that break a rule."""
+        rows = rows.with_columns(
+            pl.Series("log_offset", _at(batch.offsets, good), dtype=pl.Int64),
+            pl.Series(TS_LOG_MS, _at(batch.ts_log_ms, good), dtype=pl.Int64),
+            pl.Series(KEY, _at(batch.keys, good), dtype=pl.Binary),
+            *(self._default(name) for name in self._message_columns if name not in rows.columns),
+        )
+        rules = self._rules_of(batch.topic)
+        broken = first_broken(rows, rules)
+        if broken is None:
+            return rows
+        for index in broken.is_not_null().arg_true().to_list():
+            rule = rules[broken[index]]
+            position = index if good is None else good[index]
+            row = rows.row(index, named=True)
+            defects[position] = _Defect(rule.error_class, rule.explain(row))
+        return rows.filter(broken.is_null())
+
+    def _rules_of(self, topic: str) -> tuple[Rule, ...]:
+        rules = self._rules.get(topic)
+        if rules is None:
+            rules = self._rules[topic] = rules_for(self._record_type, exchange_of(topic), self._bounds)
+        return rules
+
+    def _default(self, name: str) -> pl.Expr:
+        """Return the default of a field that the writer's schema does not have: null, or an empty list."""
+        dtype = self._message_columns[name]
+        value = pl.lit(None) if not isinstance(dtype, pl.List) else pl.lit([])
+        return value.cast(dtype).alias(name)
+
+    def _finish(self, rows: pl.DataFrame, log_id: int, partition: int) -> pl.DataFrame:
+        derived = {
+            "ts_event": (pl.col("ts_event_ns") // 1000).cast(pl.Datetime("us", "UTC")),
+            "ts_log": (pl.col(TS_LOG_MS) * 1000).cast(pl.Datetime("us", "UTC")),
+            "log_id": pl.lit(log_id, dtype=pl.Int32),
+            "log_partition": pl.lit(partition, dtype=pl.Int32),
+        }
+        return rows.select(
+            derived[name].alias(name) if name in derived else _typed(name, rows.schema[name], dtype)
+            for name, dtype in self._columns.items()
+        )
+
+
+def _typed(name: str, found: pl.DataType, wanted: pl.DataType) -> pl.Expr:
+    column = pl.col(name)
+    if found == wanted:
+        return column
+    return column.cast(pl.Int32).cast(wanted) if wanted == pl.Date else column.cast(wanted)
+
+
+def _at(values: list[T], positions: list[int] | None) -> list[T]:
+    return values if positions is None else [values[at] for at in positions]
+
+
+def _group_by_schema(values: list[bytes | None], defects: dict[int, _Defect]) -> dict[int, list[int]]:
+    """Return the positions of the framed messages by schema id."""
+    groups: dict[int, list[int]] = {}
+    for at, value in enumerate(values):
+        if value is None:
+            defects[at] = _Defect("NullValue", "expected an Avro record, found no value (a tombstone)")
+        elif len(value) < FRAME_BYTES or value[0] != 0:
+            defects[at] = _Defect(
+                "NotFramed",
+                f"expected a message that begins with the byte 0 and a schema id of 4 bytes, found {len(value)} bytes: "
+                f"{value[:_VALUE_SHOWN]!r}",
+            )
+        else:
+            groups.setdefault(int.from_bytes(value[1:FRAME_BYTES], "big"), []).append(at)
+    return groups
+
+
+def _bad_record(batch: LogBatch, at: int, defect: _Defect) -> BadRecord:
+    return BadRecord(
+        partition=batch.partition,
+        offset=batch.offsets[at],
+        ts_log_ms=batch.ts_log_ms[at],
+        key=batch.keys[at],
+        value=batch.values[at],
+        error_class=defect.error_class,
+        reason=defect.reason,
+    )

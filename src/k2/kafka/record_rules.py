@@ -1,0 +1,164 @@
+"""The rules that a decoded record must keep, checked for all rows at once; each broken one has a reason in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+
+from k2.schemas.records import PRICE_PRECISION, PRICE_SCALE, QUANTITY_PRECISION, QUANTITY_SCALE, Action, FieldType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from k2.schemas.records import Field, RecordType
+
+DAY_NS: Final = 86_400_000_000_000
+EARLIEST_NS: Final = 631_152_000_000_000_000
+"""1990-01-01."""
+
+SYMBOL_BYTES_MAX: Final = 64
+ACTIONS: Final = (Action.NEW, Action.CANCEL, Action.CORRECT)
+SIDES: Final = ("BUY", "SELL")
+TRADING_DATE_DAYS_MAX: Final = 31
+"""A session's date lies near its events; night sessions before long holidays belong to a date weeks ahead."""
+
+KEY: Final = "k2.key"
+TS_LOG_MS: Final = "k2.ts_log_ms"
+"""Columns that the rules see beside the record's own; with a dot, so that no field can have the name."""
+
+_INT32_MAX: Final = 2**31 - 1
+_LARGEST: Final = {
+    FieldType.PRICE: Decimal(10**PRICE_PRECISION - 1).scaleb(-PRICE_SCALE),
+    FieldType.QUANTITY: Decimal(10**QUANTITY_PRECISION - 1).scaleb(-QUANTITY_SCALE),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EventBounds:
+    """Events lie in [earliest_ns, the broker's append time + ahead_ns]: a function of the log, so replays agree."""
+
+    earliest_ns: int = EARLIEST_NS
+    ahead_ns: int = DAY_NS
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule: `broken` is true for rows that break it, and `explain` says what was expected and found."""
+
+    error_class: str
+    broken: pl.Expr
+    explain: Callable[[Mapping[str, Any]], str]
+
+
+def rules_for(record_type: RecordType, exchange: str, bounds: EventBounds) -> tuple[Rule, ...]:
+    """Return the rules of a record type's messages in a topic of `exchange`; the first broken one is reported."""
+    fields = record_type.message_fields
+    return (
+        *(_not_null(field) for field in fields if not field.nullable),
+        *_key_and_symbol(),
+        _one_of("InvalidExchange", "exchange", (exchange,)),
+        _one_of("InvalidAction", "action", ACTIONS),
+        *(_one_of("InvalidSide", field.name, SIDES) for field in fields if field.name == "side"),
+        _event_time(bounds),
+        _trading_date(),
+        *(_fits_int32(field) for field in fields if field.type is FieldType.INT),
+        *(_fits_decimal(field) for field in fields if field.type in _LARGEST),
+    )
+
+
+def first_broken(rows: pl.DataFrame, rules: tuple[Rule, ...]) -> pl.Series | None:
+    """Return per row the index of the first rule that it breaks (null if none), or None if all rows keep all rules."""
+    flags = [rule.broken.fill_null(value=False).alias(str(at)) for at, rule in enumerate(rules)]
+    broken = rows.select(flags)
+    if not any(broken.select(pl.all().any()).row(0)):
+        return None
+    first = pl.coalesce(pl.when(pl.col(str(at))).then(at) for at in range(len(rules)))
+    return broken.select(first.alias("rule")).to_series()
+
+
+def _not_null(field: Field) -> Rule:
+    return Rule("NullValue", pl.col(field.name).is_null(), lambda _: f"expected a value in {field.name}, found null")
+
+
+def _key_and_symbol() -> tuple[Rule, ...]:
+    symbol, key = pl.col("symbol"), pl.col(KEY)
+    size = symbol.str.len_bytes()
+    return (
+        Rule(
+            "InvalidSymbol",
+            (size < 1) | (size > SYMBOL_BYTES_MAX),
+            lambda row: f"expected a symbol of 1 to {SYMBOL_BYTES_MAX} bytes, found {len(row['symbol'].encode())}",
+        ),
+        Rule(
+            "InvalidSymbol",
+            symbol.str.contains(r"\p{Cc}"),
+            lambda row: f"expected a symbol without control characters, found {row['symbol']!r}",
+        ),
+        Rule("NullKey", key.is_null(), lambda row: f"expected the symbol {row['symbol']!r} as key, found no key"),
+        Rule(
+            "KeyMismatch",
+            key != symbol.cast(pl.Binary),
+            lambda row: f"expected the symbol {row['symbol']!r} as key, found {row[KEY][:80]!r}",
+        ),
+    )
+
+
+def _one_of(error_class: str, name: str, allowed: tuple[str, ...]) -> Rule:
+    column = pl.col(name)
+    broken = column != allowed[0] if len(allowed) == 1 else ~column.is_in(allowed)
+    text = " or ".join(allowed)
+    return Rule(error_class, broken, lambda row: f"expected {name} {text}, found {row[name][:80]!r}")
+
+
+def _event_time(bounds: EventBounds) -> Rule:
+    latest = pl.col(TS_LOG_MS) * 1_000_000 + bounds.ahead_ns
+    event = pl.col("ts_event_ns")
+
+    def explain(row: Mapping[str, Any]) -> str:
+        end = row[TS_LOG_MS] * 1_000_000 + bounds.ahead_ns
+        return (
+            f"expected ts_event_ns from {bounds.earliest_ns} to {end} (append time + 1 day), found {row['ts_event_ns']}"
+        )
+
+    return Rule("EventTimeOutOfBounds", (event < bounds.earliest_ns) | (event > latest), explain)
+
+
+def _trading_date() -> Rule:
+    day = pl.col("ts_event_ns") // DAY_NS
+
+    def explain(row: Mapping[str, Any]) -> str:
+        found = row["ts_event_ns"] // DAY_NS
+        return (
+            f"expected a trading_date within {TRADING_DATE_DAYS_MAX} days of the event (day {found} since 1970), "
+            f"found day {row['trading_date']}"
+        )
+
+    date = pl.col("trading_date")
+    broken = (date < day - TRADING_DATE_DAYS_MAX) | (date > day + TRADING_DATE_DAYS_MAX)
+    return Rule("TradingDateOutOfBounds", broken, explain)
+
+
+def _fits_int32(field: Field) -> Rule:
+    column = pl.col(field.name)
+    return Rule(
+        "ValueOutOfRange",
+        (column > _INT32_MAX) | (column < -_INT32_MAX - 1),
+        lambda row: f"expected {field.name} of 32 bits, found {row[field.name]}",
+    )
+
+
+def _fits_decimal(field: Field) -> Rule:
+    largest = _LARGEST[field.type]
+    column = pl.col(field.name)
+    limit = pl.lit(largest, dtype=pl.Decimal(38, _SCALE[field.type]))
+    return Rule(
+        "DecimalOverflow",
+        (column > limit) | (column < -limit),
+        lambda row: f"expected {field.name} within +-{largest}, found one of more digits ({row[field.name]})",
+    )
+
+
+_SCALE: Final = {FieldType.PRICE: PRICE_SCALE, FieldType.QUANTITY: QUANTITY_SCALE}
