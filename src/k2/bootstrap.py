@@ -5,6 +5,7 @@ Imports stand inside the functions, so that a command loads only the libraries t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from k2.kafka.admin import LogAdmin
     from k2.kafka.registry import SchemaRegistry
     from k2.kafka.topics import TopicCatalog
+    from k2.query.hybrid_engine import HybridQueryEngine
+    from k2.query.kafka_tail import KafkaTail
+    from k2.query.scan import Scanner
+    from k2.query.table_sql import TableSql
     from k2.settings import Settings
     from k2.storage.planning import Planner
     from k2.storage.tables import MarketTables
@@ -115,4 +120,91 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
         expiry=SnapshotExpiry(tables, settings.catalog, clock),
         clock=clock,
         observer=observer,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class QuerySide:
+    """What answers questions: the engine, the tail that it reads, and what tells why it cannot answer in full."""
+
+    engine: HybridQueryEngine
+    tail: KafkaTail
+
+    def start(self) -> None:
+        """Begin to follow the log."""
+        self.tail.start()
+
+    def stop(self) -> None:
+        """Stop following the log and close DuckDB."""
+        self.tail.stop()
+        self.engine.close()
+
+
+def query_side(settings: Settings) -> QuerySide:
+    """Return the hybrid query engine with its tail, not started."""
+    from k2.kafka.consumer import LogReader
+    from k2.kafka.decoding import Decoder
+    from k2.kafka.registry import CachedSchemas
+    from k2.query.hybrid_engine import HybridQueryEngine
+    from k2.query.kafka_tail import KafkaTail
+    from k2.schemas.records import RECORD_TYPES
+
+    clock = system_clock()
+    topics = topic_catalog(settings).market_topics
+    admin = log_admin(settings)
+    tables = market_tables(settings)
+    registry = schema_registry(settings)
+    decoders = {
+        name: Decoder(kind, CachedSchemas(registry, tables.head(name).schemas), unknown_schemas_ratio_max=1)
+        for name, kind in RECORD_TYPES.items()
+    }
+    tail = KafkaTail(
+        topics,
+        open_reader=lambda: LogReader(settings.kafka),
+        log_facts=admin,
+        tables=tables,
+        decoders=decoders,
+        settings=settings.query,
+        clock=clock,
+    )
+    engine = HybridQueryEngine(
+        topics,
+        tail=tail,
+        planner=planner(settings, tables),
+        log_facts=admin,
+        open_reader=lambda: LogReader(settings.kafka),
+        decoders=decoders,
+        scanner=scanner(settings),
+        settings=settings.query,
+        clock=clock,
+    )
+    return QuerySide(engine, tail)
+
+
+def scanner(settings: Settings) -> Scanner:
+    """Return the locked DuckDB that reads the warehouse's files and nothing else."""
+    from k2.query.scan import Scanner
+
+    return Scanner(
+        [warehouse_directory(settings)],
+        memory_limit_bytes=settings.query.memory_limit_bytes,
+        threads=settings.query.threads,
+        seconds_max=settings.query.query_seconds_max,
+    )
+
+
+def warehouse_directory(settings: Settings) -> str:
+    """Return the warehouse as DuckDB names it: a plain path where it is local."""
+    return settings.catalog.warehouse.removeprefix("file://")
+
+
+def table_sql(settings: Settings) -> TableSql:
+    """Return what runs read-only SQL over the committed tables."""
+    from k2.query.table_sql import TableSql
+
+    return TableSql(
+        planner(settings, market_tables(settings)),
+        warehouse_directory(settings),
+        memory_limit_bytes=settings.query.memory_limit_bytes,
+        threads=settings.query.threads,
     )

@@ -1,0 +1,79 @@
+"""Which HTTP status each error is, and the problem document (RFC 9457) that says so."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from starlette.responses import JSONResponse
+
+from k2.common.errors import (
+    AccountingError,
+    ConfigurationError,
+    CorruptionError,
+    FencedError,
+    K2Error,
+    LogIdentityError,
+    OverloadedError,
+    QueryError,
+    RecordError,
+    UnavailableError,
+)
+from k2.storage.seam import SeamError
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+STATUS_OF: Final[dict[type[K2Error], int]] = {
+    QueryError: 422,
+    ConfigurationError: 400,
+    RecordError: 422,
+    OverloadedError: 503,
+    UnavailableError: 503,
+    FencedError: 503,
+    LogIdentityError: 409,
+    CorruptionError: 500,
+    AccountingError: 500,
+    SeamError: 500,
+    K2Error: 500,
+}
+"""Every error of K2 by its nearest entry; the order of a class's bases decides."""
+
+
+class HttpProblemError(Exception):
+    """A request that is refused before it reaches the engine."""
+
+    def __init__(self, status: int, title: str, detail: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.title = title
+        self.detail = detail
+        self.headers = headers or {}
+
+
+def status_of(error: K2Error) -> int:
+    """Return the status of an error: that of its nearest base in the table."""
+    return next(STATUS_OF[base] for base in type(error).__mro__ if base in STATUS_OF)
+
+
+def problem(
+    request: Request, status: int, title: str, detail: str, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    """Return a problem document that names the request."""
+    body = {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "request_id": getattr(request.state, "request_id", ""),
+    }
+    return JSONResponse(body, status_code=status, headers=headers, media_type="application/problem+json")
+
+
+def problem_of(request: Request, error: K2Error) -> JSONResponse:
+    """Return the problem document of an error of K2."""
+    headers = {}
+    if isinstance(error, UnavailableError):
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
+    title = type(error).__name__.removesuffix("Error")
+    return problem(request, status_of(error), title, str(error), headers)

@@ -1,0 +1,180 @@
+"""`k2 trades`, `k2 quotes`, `k2 symbols` and `k2 sql`: questions from the command line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from k2.cli.options import DataDirOption
+from k2.common.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from k2.client import K2Client
+    from k2.settings import Settings
+
+Format = Literal["table", "json", "csv", "parquet", "arrow"]
+Exchange = Annotated[str | None, typer.Option("--exchange", "-e", help="Only this exchange.")]
+Window = Annotated[str | None, typer.Option(help="Counted back from the anchor: 90s, 15m, 2h, 1d. Default 15m.")]
+Start = Annotated[str | None, typer.Option(help="First time, ISO 8601 (no zone: UTC) or nanoseconds.")]
+End = Annotated[str | None, typer.Option(help="End time, not included; the same forms.")]
+Anchor = Annotated[
+    Literal["now", "latest"], typer.Option(help="Where a window ends: now, or the newest record (replayed history).")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Most rows; all without it.")]
+FormatOption = Annotated[Format, typer.Option("--format", "-f", help="Form of the answer.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write; standard output without it.")]
+LakeOnly = Annotated[bool, typer.Option("--lake-only", help="Only what the table holds; needs no broker and no API.")]
+
+_UNITS = {"s": 1 / 60, "m": 1.0, "h": 60.0, "d": 1440.0}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command(name="trades")(trades)
+    app.command(name="quotes")(quotes)
+    app.command(name="symbols")(symbols)
+    app.command(name="sql")(sql)
+
+
+def trades(  # noqa: PLR0917 - one parameter an option
+    symbol: str,
+    data_dir: DataDirOption = None,
+    exchange: Exchange = None,
+    window: Window = None,
+    start: Start = None,
+    end: End = None,
+    anchor: Anchor = "now",
+    limit: Limit = None,
+    format_name: FormatOption = "table",
+    output: Output = None,
+    lake_only: LakeOnly = False,
+) -> None:
+    """Show a symbol's trades, exact up to the last message."""
+    question = _question(exchange, window, start, end, anchor)
+    _records("trades", symbol, data_dir, question, limit, format_name, output, lake_only=lake_only)
+
+
+def quotes(  # noqa: PLR0917 - one parameter an option
+    symbol: str,
+    data_dir: DataDirOption = None,
+    exchange: Exchange = None,
+    window: Window = None,
+    start: Start = None,
+    end: End = None,
+    anchor: Anchor = "now",
+    limit: Limit = None,
+    format_name: FormatOption = "table",
+    output: Output = None,
+    lake_only: LakeOnly = False,
+) -> None:
+    """Show a symbol's quotes, exact up to the last message."""
+    question = _question(exchange, window, start, end, anchor)
+    _records("quotes", symbol, data_dir, question, limit, format_name, output, lake_only=lake_only)
+
+
+def symbols(data_dir: DataDirOption = None, exchange: Exchange = None, format_name: FormatOption = "table") -> None:
+    """Show the symbols that there are, with rows and the times of the first and last event."""
+    import pyarrow as pa
+
+    from k2.cli.output import write
+    from k2.settings import load_settings
+
+    with _client(load_settings(data_dir)) as client:
+        found = client.symbols(exchange=exchange)
+    names = ("data_type", "exchange", "symbol", "rows", "first_ts_event_ns", "last_ts_event_ns")
+    write(pa.table({name: [entry[name] for entry in found] for name in names}), None, format_name, None)
+
+
+def sql(
+    query: Annotated[str, typer.Argument(help="One SELECT over trades, quotes and dead_letters.")],
+    data_dir: DataDirOption = None,
+    format_name: FormatOption = "table",
+    output: Output = None,
+) -> None:
+    """Run read-only SQL over the tables (what is committed; no tail)."""
+    from k2 import bootstrap
+    from k2.cli.output import require_writable, write
+    from k2.settings import load_settings
+
+    require_writable(format_name, output)
+    write(bootstrap.table_sql(load_settings(data_dir))(query), None, format_name, output)
+
+
+def _question(
+    exchange: str | None, window: str | None, start: str | None, end: str | None, anchor: str
+) -> dict[str, Any]:
+    if window is not None and (start or end):
+        raise ConfigurationError("expected --window or --start and --end, found both: give one of them")
+    minutes = None if start or end else _minutes(window or "15m")
+    return {"exchange": exchange, "window_minutes": minutes, "start": start, "end": end, "anchor": anchor}
+
+
+def _minutes(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if found is None or float(found[1]) == 0:
+        raise ConfigurationError(f"expected a window such as 90s, 15m, 2h or 1d, found {text!r}")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def _records(
+    data_type: Literal["trades", "quotes"],
+    symbol: str,
+    data_dir: Path | None,
+    question: dict[str, Any],
+    limit: int | None,
+    format_name: Format,
+    output: Path | None,
+    *,
+    lake_only: bool,
+) -> None:
+    from k2.cli.output import require_writable, write
+    from k2.settings import load_settings
+
+    require_writable(format_name, output)
+    settings = load_settings(data_dir)
+    if lake_only:
+        table, certificate = _from_lake(settings, data_type, symbol, question, limit)
+    else:
+        with _client(settings) as client:
+            ask = client.trades if data_type == "trades" else client.quotes
+            result = ask(symbol, limit=limit, **question)
+        table, certificate = result.table, result.certificate
+    write(table, certificate, format_name, output)
+
+
+def _from_lake(
+    settings: Settings, data_type: Literal["trades", "quotes"], symbol: str, question: dict[str, Any], limit: int | None
+) -> tuple[pa.Table, dict[str, Any]]:
+    from k2 import bootstrap
+    from k2.api.parameters import nanoseconds
+    from k2.query.request import QueryRequest
+
+    request = QueryRequest(
+        data_type=data_type,
+        symbol=symbol,
+        exchange=question["exchange"],
+        window_minutes=question["window_minutes"],
+        start_ns=nanoseconds("--start", question["start"]),
+        end_ns=nanoseconds("--end", question["end"]),
+        anchor=question["anchor"],
+        limit=limit,
+        lake_only=True,
+    )
+    side = bootstrap.query_side(settings)
+    answer = side.engine.query(request)
+    side.engine.close()
+    return answer.table, answer.certificate.to_dict()
+
+
+def _client(settings: Settings) -> K2Client:
+    from k2.api.keys import read_key
+    from k2.client import K2Client
+
+    key = read_key(settings.api.key_file or settings.data_dir / "api-key")
+    address = f"http://{settings.api.host}:{settings.api.port}"
+    return K2Client(address, key, timeout_seconds=settings.api.client_seconds_max)
