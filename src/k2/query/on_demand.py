@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -57,6 +58,7 @@ class OnDemandReader:
         self._open_reader = open_reader
         self._settings = settings
         self._clock = clock
+        self._decoding = threading.Lock()
 
     def read(self, ranges: Sequence[MissingRange], symbol: str, decoder: Decodes) -> Found:
         """Return the symbol's rows of all `ranges`.
@@ -90,7 +92,8 @@ class OnDemandReader:
         progress.records += len(batch)
         if len(wanted) == 0:
             return
-        decoded = decoder.decode(wanted, log_id=item.log_id)
+        with self._decoding:  # one decoder serves all questions
+            decoded = decoder.decode(wanted, log_id=item.log_id)
         progress.undecodable += len(decoded.bad)
         rows = decoded.rows.filter(pl.col("symbol") == symbol)
         progress.frames.append(rows)

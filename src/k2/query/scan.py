@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
@@ -62,7 +63,7 @@ class Scanner:
             # Data files are never changed after a commit names them, so a cached footer stays right.
             "SET validate_external_file_cache = 'NO_VALIDATION'",
             "SET temp_directory = ''",
-            f"SET allowed_directories = [{', '.join(_quoted(_with_slash(path)) for path in directories)}]",
+            f"SET allowed_directories = [{', '.join(map(_quoted, _forms(directories)))}]",
             "SET enable_external_access = false",
             "SET lock_configuration = true",
         ):
@@ -139,8 +140,13 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _with_slash(path: str) -> str:
-    return path if path.endswith("/") else path + "/"
+def _forms(directories: Sequence[str]) -> list[str]:
+    """Return the directories as files below them may be named: absolute, and with links resolved."""
+    forms = []
+    for path in directories:
+        local = "://" not in path
+        forms += [str(Path(path).absolute()), str(Path(path).resolve())] if local else [path]
+    return [form.rstrip("/") + "/" for form in dict.fromkeys(forms)]
 
 
 def _named_file(text: str) -> str:

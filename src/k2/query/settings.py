@@ -57,7 +57,7 @@ class QuerySettings(BaseModel):
     )
     rows_max: int = Field(default=5_000_000, gt=0, description="Most rows of one answer; a longer one needs a limit")
     symbols_max: int = Field(default=100_000, gt=0, description="Most symbols that a list of symbols names")
-    audit_batch_records: int = Field(default=50_000, gt=0, description="Records that the audit compares at a time")
+    audit_window_offsets: int = Field(default=1_000_000, gt=0, description="Offsets that the audit compares at a time")
     audit_seconds_max: float = Field(
         default=3600.0, gt=0, description="Longest audit of the tables against the log, seconds"
     )

@@ -55,9 +55,11 @@ class SimulatedMarket:
         self._directory = directory
         self.topics = tuple(topics)
         self.cluster_id = "cluster-1"
+        self._written = 0
         self.topic_ids: dict[str, str] = {}
         self.log_is_up = True
         self.catalog_is_up = True
+        self.dead_letters: dict[tuple[str, int], list[int]] = {}
         self.partitions: dict[TopicPartition, SimulatedPartition] = {}
         self._heads: dict[str, TableHead] = {
             name: TableHead(name, None, Seam(), (), {}, "memory") for name in RECORD_TYPES
@@ -114,9 +116,29 @@ class SimulatedMarket:
         consumed = decoded.rows.height + len(decoded.bad)
         counts = Counts(consumed=consumed, rows=decoded.rows.height, dead_letters=len(decoded.bad))
         seam = head.seam.advanced({at: PartitionDelta(start, end, counts)})
+        self.dead_letters.setdefault((log.topic_id, partition), []).extend(bad.offset for bad in decoded.bad)
         files = self._write(name, decoded.rows, seam.commit_sequence)
         self._swap(replace(head, seam=seam), files)
         return end - start
+
+    def append_files(self, topic: str, partition: int, start: int, end: int) -> None:
+        """Append rows of [start, end) with no regard for the fence, as a writer that is not K2 would."""
+        name = self._topic(topic).data_type
+        head = self._heads[name]
+        log = head.log_of(topic)
+        assert log is not None
+        rows = self.decoder(name).decode(self._batch(topic, partition, start, end), log_id=log.log_id).rows
+        self._swap(head, self._write(name, rows, head.seam.commit_sequence))
+
+    def skip(self, topic: str, partition: int, offsets: int) -> None:
+        """Move the seam past offsets as if they had been ingested, and store nothing: a loss."""
+        head = self._heads[self._topic(topic).data_type]
+        log = head.log_of(topic)
+        assert log is not None
+        at = LogPartition(log.log_id, partition)
+        start = head.seam.next_offset(at) or 0
+        delta = PartitionDelta(start, start + offsets, Counts(consumed=offsets, rows=offsets))
+        self._swap(replace(head, seam=head.seam.advanced({at: delta})), ())
 
     def replay(
         self,
@@ -188,6 +210,10 @@ class SimulatedMarket:
         del exchange, symbol, start_ns, end_ns
         return self._files.get((pinned.head.table_name, pinned.head.snapshot_id or 0), ())
 
+    def offsets(self, topic_id: str, partition: int) -> list[int]:
+        """Return the offset of each dead letter of one partition."""
+        return list(self.dead_letters.get((topic_id, partition), ()))
+
     def batch(self, key: TopicPartition, start: int, most: int) -> LogBatch | None:
         """Return what a reader at `start` gets; None at the log's end."""
         self._answer()
@@ -212,7 +238,8 @@ class SimulatedMarket:
     def _write(self, name: str, rows: pl.DataFrame, commit_sequence: int) -> tuple[PlannedFile, ...]:
         if rows.height == 0:
             return ()
-        path = self._directory / f"{name}-{commit_sequence}.parquet"
+        self._written += 1
+        path = self._directory / f"{name}-{self._written}.parquet"
         stored = rows.with_columns(
             pl.lit(commit_sequence, pl.Int64).alias("commit_sequence"), pl.lit("ingest").alias("written_by")
         )
