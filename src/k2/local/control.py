@@ -20,7 +20,7 @@ from k2.local.component import ComponentStatus, Site, State, UnhealthyError
 from k2.local.description import orphans, read_description, running_supervisor
 from k2.local.layout import DataDirectory, user_cache_directory
 from k2.local.logs import last_lines
-from k2.local.processes import end_orphan, identify, is_same
+from k2.local.processes import end_orphan, identify, is_same, still_runs
 from k2.local.state_files import claim_with_space, file_errors
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def _delete(entry: os.PathLike[str]) -> None:
 def _end_supervisor(supervisor: ProcessIdentity, clock: Clock) -> None:
     os.kill(supervisor.pid, signal.SIGTERM)
     asked = clock.monotonic()
-    while is_same(supervisor, identify(supervisor.pid)):
+    while still_runs(supervisor):
         waited = clock.monotonic() - asked
         if waited > _STOP_SECONDS_MAX:
             os.kill(supervisor.pid, signal.SIGKILL)

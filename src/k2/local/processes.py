@@ -49,13 +49,19 @@ def is_same(recorded: ProcessIdentity, found: ProcessIdentity | None) -> bool:
     return found is not None and found == recorded
 
 
+def still_runs(recorded: ProcessIdentity) -> bool:
+    """Say whether the process recorded has not ended yet; while it ends, its command line is already gone."""
+    found = identify(recorded.pid)
+    return found is not None and found.started == recorded.started
+
+
 def end_orphan(recorded: ProcessIdentity, clock: Clock, *, grace_seconds: float) -> bool:
     """End the recorded process and its group if it still runs; say whether there was anything to end."""
     if not is_same(recorded, identify(recorded.pid)):
         return False
     _signal_group(recorded.pid, signal.SIGTERM)
     asked = clock.monotonic()
-    while is_same(recorded, identify(recorded.pid)):
+    while still_runs(recorded):
         waited = clock.monotonic() - asked
         if waited > 2 * grace_seconds:
             raise UnavailableError(
