@@ -25,6 +25,7 @@ log = get_logger(__name__)
 Key = tuple[str, int]
 """Topic name and partition number."""
 
+_HEARTBEAT_MS: Final = 1000
 _FETCH_RETRY_MS: Final = 100
 _QUEUE_FULL_PAUSE_MS: Final = 10
 
@@ -308,7 +309,7 @@ def _group(settings: KafkaSettings, group_id: str) -> Properties:
         "group.id": group_id,
         "partition.assignment.strategy": "cooperative-sticky",
         "session.timeout.ms": session_ms,
-        "heartbeat.interval.ms": max(session_ms // 4, 1),
+        "heartbeat.interval.ms": max(min(session_ms // 4, _HEARTBEAT_MS), 1),
         "max.poll.interval.ms": max(int(settings.poll_interval_seconds_max * 1000), session_ms),
     }
 
