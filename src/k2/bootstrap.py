@@ -5,16 +5,20 @@ Imports stand inside the functions, so that a command loads only the libraries t
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from k2.common.clock import Clock
     from k2.ingestion.events import Observer
     from k2.ingestion.worker import IngestWorker
     from k2.kafka.admin import LogAdmin
     from k2.kafka.registry import SchemaRegistry
     from k2.kafka.topics import TopicCatalog
+    from k2.query.audit import Auditor
     from k2.query.hybrid_engine import HybridQueryEngine
     from k2.query.kafka_tail import KafkaTail
     from k2.query.scan import Scanner
@@ -109,7 +113,7 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
         cluster=admin,
         parts=[parts(name) for name in RECORD_TYPES],
         dead_letters=DeadLetters(
-            LogProducer(settings.kafka),
+            lambda: LogProducer(settings.kafka),
             DeadLetterWriter(tables, settings.catalog, clock),
             clock=clock,
             flush_seconds=settings.ingestion.dead_letter_flush_seconds,
@@ -208,3 +212,30 @@ def table_sql(settings: Settings) -> TableSql:
         memory_limit_bytes=settings.query.memory_limit_bytes,
         threads=settings.query.threads,
     )
+
+
+@contextmanager
+def auditor(settings: Settings) -> Iterator[Auditor]:
+    """Give what compares the tables with the log, and close its connections afterwards."""
+    from k2.kafka.consumer import LogReader
+    from k2.query.audit import Auditor
+    from k2.storage.dead_letter_offsets import DeadLetterOffsets
+
+    tables = market_tables(settings)
+    admin = log_admin(settings)
+    files = scanner(settings)
+    try:
+        yield Auditor(
+            topic_catalog(settings).market_topics,
+            planner=planner(settings, tables),
+            log_facts=admin,
+            open_reader=lambda: LogReader(settings.kafka),
+            dead_letters=DeadLetterOffsets(tables),
+            scanner=files,
+            settings=settings.query,
+            clock=system_clock(),
+        )
+    finally:
+        files.close()
+        admin.close()
+        tables.close()

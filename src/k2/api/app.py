@@ -204,7 +204,7 @@ def _add_data(app: FastAPI, engine: Engine, settings: ApiSettings, rows_total: A
             end: Annotated[str | None, Query(description="the same, exclusive")] = None,
             window_minutes: Annotated[float | None, Query(description="counted back from the anchor")] = None,
             anchor: Literal["now", "latest"] = "now",
-            limit: Annotated[int, Query(ge=1, le=settings.rows_max)] = settings.rows_default,
+            limit: Annotated[int | None, Query(ge=1)] = None,
             cursor: Annotated[str | None, Query(description="next_cursor of the page before")] = None,
             as_of: Annotated[str | None, Query(description="token of a certificate")] = None,
             lake_only: bool = False,
@@ -220,7 +220,7 @@ def _add_data(app: FastAPI, engine: Engine, settings: ApiSettings, rows_total: A
                 anchor=anchor,
                 start_ns=nanoseconds("start", start),
                 end_ns=nanoseconds("end", end),
-                limit=limit,
+                limit=_limit(limit, settings),
                 as_of=as_of,
                 lake_only=lake_only,
                 on_degrade=on_degrade,
@@ -245,6 +245,12 @@ def _add_data(app: FastAPI, engine: Engine, settings: ApiSettings, rows_total: A
         refuse_unknown(request, frozenset({"exchange", "data_type"}))
         found = engine.symbols(exchange, data_type)
         return {"data": [{name: getattr(entry, name) for name in entry.__slots__} for entry in found]}
+
+
+def _limit(limit: int | None, settings: ApiSettings) -> int:
+    if limit is not None and limit > settings.rows_max:
+        raise HttpProblemError(422, "Bad parameter", f"expected a limit of at most {settings.rows_max}, found {limit}")
+    return settings.rows_default if limit is None else limit
 
 
 def _header(answer: Answer, settings: ApiSettings) -> str:

@@ -1,0 +1,88 @@
+"""A hybrid engine over rows in memory, for tests of what stands in front of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from k2.query.certificate import AsOf, Certificate
+from k2.query.request import Answer, QueryRequest, RowKey, SymbolSummary
+from k2.schemas.arrow import arrow_schema
+from k2.schemas.records import ORDER, RECORD_TYPES
+
+if TYPE_CHECKING:
+    from k2.common.errors import K2Error
+
+
+class FakeEngine:
+    """Answers from `rows` (all columns of the table). `fails_with` is raised instead, while it is set."""
+
+    def __init__(self, rows: dict[str, pl.DataFrame] | None = None) -> None:
+        self.rows = dict(rows or {})
+        self.asked: list[QueryRequest] = []
+        self.fails_with: K2Error | None = None
+
+    def query(self, request: QueryRequest) -> Answer:
+        """Answer from the rows whose offset is below the end that the request's token states."""
+        self.asked.append(request)
+        if self.fails_with is not None:
+            raise self.fails_with
+        schema = arrow_schema(RECORD_TYPES[request.data_type])
+        rows = self.rows.get(request.data_type, pl.DataFrame(schema.empty_table()))
+        end = AsOf.from_token(request.as_of).partitions[0][3] if request.as_of else _end(rows)
+        rows = rows.filter(pl.col("symbol") == request.symbol, pl.col("log_offset") < end).sort(ORDER)
+        if request.start_ns is not None:
+            rows = rows.filter(pl.col("ts_event_ns") >= request.start_ns)
+        if request.end_ns is not None:
+            rows = rows.filter(pl.col("ts_event_ns") < request.end_ns)
+        if request.after is not None:
+            after = request.after
+            place = (after.ts_event_ns, after.log_id, after.log_partition, after.log_offset)
+            rows = rows.filter(pl.Series([key > place for key in rows.select(ORDER).rows()], dtype=pl.Boolean))
+        truncated = request.limit is not None and len(rows) > request.limit
+        rows = rows.head(request.limit) if request.limit is not None else rows
+        next_after = RowKey(*rows.select(ORDER).row(-1)) if truncated else None
+        table = rows.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema)
+        return Answer(table, self._certificate(request, len(rows), end, truncated=truncated), next_after)
+
+    def symbols(self, exchange: str | None = None, data_type: str | None = None) -> list[SymbolSummary]:
+        """Return what the rows hold."""
+        found = []
+        for name, rows in self.rows.items():
+            if data_type in (None, name):
+                kept = rows if exchange is None else rows.filter(pl.col("exchange") == exchange)
+                for (place, symbol), group in kept.group_by("exchange", "symbol", maintain_order=True):
+                    times = group["ts_event_ns"]
+                    found.append(SymbolSummary(name, place, symbol, len(group), times.min(), times.max()))  # type: ignore[arg-type]  # polars types columns loosely
+        return found
+
+    def get_stats(self) -> dict[str, Any]:
+        """Return how often it was asked."""
+        return {"queries": len(self.asked)}
+
+    @staticmethod
+    def _certificate(request: QueryRequest, rows: int, end: int, *, truncated: bool) -> Certificate:
+        return Certificate(
+            table=f"market.{request.data_type}",
+            symbol=request.symbol,
+            exchange=request.exchange,
+            start_ns=request.start_ns,
+            end_ns=request.end_ns,
+            snapshot_id=1,
+            commit_sequence=1,
+            partitions=(),
+            rows=rows,
+            rows_from_table=rows,
+            rows_from_log=0,
+            undecodable=0,
+            as_of=AsOf(request.data_type, request.exchange, 1, ((0, 0, 0, end),)).to_token(),
+            complete=True,
+            truncated=truncated,
+            newest_record_age_seconds=1.0 if rows else None,
+        )
+
+
+def _end(rows: pl.DataFrame) -> int:
+    highest = rows["log_offset"].max()
+    return highest + 1 if isinstance(highest, int) else 0

@@ -1,0 +1,271 @@
+"""The REST API: who may ask, what may be asked, and that every form of an answer keeps every digit."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fastapi.testclient import TestClient
+
+from k2.api.app import create_app
+from k2.api.formats import plain
+from k2.api.keys import ApiKey
+from k2.api.problems import STATUS_OF, status_of
+from k2.api.settings import ApiSettings
+from k2.common import errors
+from k2.common.clock import SystemClock
+from k2.common.errors import K2Error, LogIdentityError, QueryError, UnavailableError
+from k2.testing.fake_engine import FakeEngine
+from k2.testing.market_rows import START_NS, market_rows
+
+KEY = "k2_test_key"
+PRICES = ["36.667", "-1", "0", "1234567890123456.123456789012"]
+
+
+def trades(count: int = 30) -> pl.DataFrame:
+    rows = market_rows(range(count), symbols=("AAA", "BBB"))
+    prices = pl.Series("price", [Decimal(PRICES[number % 4]) for number in range(count)], dtype=pl.Decimal(28, 12))
+    return rows.with_columns(prices)
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine({"trades": trades()})
+
+
+@pytest.fixture
+def unready() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def client(engine: FakeEngine, unready: list[str]) -> Iterator[TestClient]:
+    app = create_app(engine, key=ApiKey(KEY), settings=ApiSettings(), clock=SystemClock(), unready=lambda: unready)
+    with TestClient(app, headers={"X-API-Key": KEY}, raise_server_exceptions=False) as client:
+        yield client
+
+
+def rows_of(client: TestClient, **parameters: Any) -> list[dict[str, Any]]:
+    response = client.get("/v1/trades", params={"symbol": "AAA", "start": str(START_NS), **parameters})
+    assert response.status_code == 200, response.text
+    found: list[dict[str, Any]] = response.json()["data"]
+    return found
+
+
+def test_json_gives_prices_as_strings_with_every_digit(client: TestClient) -> None:
+    found = [row["price"] for row in rows_of(client)[:2]]
+
+    assert found == ["36.667", "0"]
+    assert {row["price"] for row in rows_of(client, symbol="BBB")} == {"-1", "1234567890123456.123456789012"}
+
+
+def test_csv_gives_the_same_numbers_as_json(client: TestClient) -> None:
+    response = client.get(
+        "/v1/trades", params={"symbol": "BBB", "start": str(START_NS)}, headers={"Accept": "text/csv"}
+    )
+
+    frame = pl.read_csv(io.BytesIO(response.content), infer_schema=False)
+    assert frame["price"].to_list() == [row["price"] for row in rows_of(client, symbol="BBB")]
+    assert response.headers["content-type"].startswith("text/csv")
+
+
+@pytest.mark.parametrize("name", ["parquet", "arrow"])
+def test_binary_forms_keep_decimals_and_carry_the_certificate(client: TestClient, name: str) -> None:
+    body = client.get("/v1/trades", params={"symbol": "BBB", "start": str(START_NS), "format": name}).content
+
+    table = pq.read_table(io.BytesIO(body)) if name == "parquet" else pa.ipc.open_stream(body).read_all()
+    assert table.schema.field("price").type == pa.decimal128(28, 12)
+    assert table["price"][1].as_py() == Decimal("1234567890123456.123456789012")
+    assert json.loads(table.schema.metadata[b"k2.certificate"])["rows"] == 15
+
+
+def test_the_certificate_is_in_the_envelope_and_in_a_header(client: TestClient) -> None:
+    response = client.get("/v1/trades", params={"symbol": "AAA"})
+
+    assert response.json()["certificate"] == json.loads(response.headers["K2-Certificate"])
+    assert response.json()["certificate"]["complete"] is True
+
+
+def test_pages_neither_overlap_nor_skip_while_rows_arrive(client: TestClient, engine: FakeEngine) -> None:
+    pages, cursor = [], None
+    for _ in range(10):
+        parameters = {"symbol": "AAA", "limit": 4, **({"cursor": cursor} if cursor else {"start": str(START_NS)})}
+        body = client.get("/v1/trades", params=parameters).json()
+        pages += body["data"]
+        cursor = body["next_cursor"]
+        engine.rows["trades"] = trades(len(engine.rows["trades"]) + 6)
+        if cursor is None:
+            break
+
+    assert [row["log_offset"] for row in pages] == list(range(0, 30, 2))
+
+
+def test_without_a_range_the_last_fifteen_minutes_are_asked_for(client: TestClient, engine: FakeEngine) -> None:
+    client.get("/v1/trades", params={"symbol": "AAA"})
+
+    assert engine.asked[-1].window_minutes == 15
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-01-01T00:00:00", START_NS),
+        ("2026-01-01", START_NS),
+        ("2026-01-01T11:00:00+11:00", START_NS),
+        ("2026-01-01T11:00:00 11:00", START_NS),
+        ("2026-01-01T00:00:00.000000001Z", START_NS + 1),
+        (str(START_NS), START_NS),
+    ],
+)
+def test_times_are_utc_unless_they_say_otherwise(
+    client: TestClient, engine: FakeEngine, text: str, expected: int
+) -> None:
+    client.get("/v1/trades", params={"symbol": "AAA", "start": text})
+
+    assert engine.asked[-1].start_ns == expected
+
+
+@pytest.mark.parametrize(
+    ("parameters", "status", "named"),
+    [
+        ({}, 422, "symbol"),
+        ({"symbol": ""}, 422, "symbol"),
+        ({"symbol": "A" * 65}, 422, "symbol"),
+        ({"symbol": "AAA", "widnow_minutes": "5"}, 400, "widnow_minutes"),
+        ({"symbol": ["AAA", "BBB"]}, 400, "symbol"),
+        ({"symbol": "AAA", "start": "yesterday"}, 422, "start"),
+        ({"symbol": "AAA", "start": "2026-01-02", "end": "2026-01-01"}, 422, "before the end"),
+        ({"symbol": "AAA", "window_minutes": "-1"}, 422, "window"),
+        ({"symbol": "AAA", "window_minutes": "5", "start": "2026-01-01"}, 422, "both"),
+        ({"symbol": "AAA", "limit": "0"}, 422, "limit"),
+        ({"symbol": "AAA", "limit": "99999999"}, 422, "limit"),
+        ({"symbol": "AAA", "cursor": "nonsense"}, 422, "cursor"),
+        ({"symbol": "AAA", "format": "xml"}, 422, "format"),
+        ({"symbol": "AAA", "anchor": "then"}, 422, "anchor"),
+    ],
+)
+def test_a_wrong_question_is_refused_and_named(
+    client: TestClient, parameters: dict[str, Any], status: int, named: str
+) -> None:
+    response = client.get("/v1/trades", params=parameters)
+
+    assert response.status_code == status
+    assert named in response.json()["detail"]
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["request_id"] == response.headers["K2-Request-Id"]
+
+
+def test_an_accept_that_cannot_be_met_is_refused(client: TestClient) -> None:
+    response = client.get("/v1/trades", params={"symbol": "AAA"}, headers={"Accept": "image/png"})
+
+    assert response.status_code == 406
+
+
+def test_a_symbol_that_is_not_there_is_an_empty_complete_answer(client: TestClient) -> None:
+    response = client.get("/v1/trades", params={"symbol": "NONE"})
+
+    assert response.json()["data"] == []
+    assert response.json()["certificate"]["complete"] is True
+
+
+@pytest.mark.parametrize("key", [None, "", "wrong", KEY + "x", KEY[:-1]])
+def test_every_data_route_wants_the_key(client: TestClient, key: str | None) -> None:
+    routes = [path for path in client.get("/openapi.json").json()["paths"] if path.startswith("/v1/")]
+    headers = {} if key is None else {"X-API-Key": key}
+
+    client.headers.pop("X-API-Key")
+    answers = {path: client.get(path, params={"symbol": "AAA"}, headers=headers).status_code for path in routes}
+
+    assert len(answers) >= 3
+    assert set(answers.values()) == {401}
+
+
+def test_an_error_of_the_engine_is_a_problem_document_with_its_status(client: TestClient, engine: FakeEngine) -> None:
+    engine.fails_with = UnavailableError("the log is down", dependency="kafka", retry_after_seconds=2.5)
+
+    response = client.get("/v1/trades", params={"symbol": "AAA"})
+
+    assert response.status_code == 503
+    assert response.headers["Retry-After"] == "3"
+    assert response.json()["detail"] == "the log is down"
+
+
+def test_an_unforeseen_error_shows_no_trace(client: TestClient, engine: FakeEngine) -> None:
+    engine.fails_with = RuntimeError("secret detail")  # type: ignore[assignment]  # an error that K2 does not know
+
+    response = client.get("/v1/trades", params={"symbol": "AAA"})
+
+    assert response.status_code == 500
+    assert "secret" not in response.text
+    assert "Traceback" not in response.text
+
+
+def test_every_error_of_k2_has_a_status() -> None:
+    kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, K2Error)]
+
+    unmapped = [kind.__name__ for kind in kinds if kind not in STATUS_OF]
+
+    assert len(kinds) >= 9
+    assert unmapped == []
+
+
+def test_a_subclass_has_the_status_of_its_nearest_base() -> None:
+    class NewError(LogIdentityError):
+        pass
+
+    assert status_of(NewError("x")) == 409
+    assert status_of(QueryError("x")) == 422
+
+
+def test_readiness_says_why_not(client: TestClient, unready: list[str]) -> None:
+    assert client.get("/readyz").status_code == 200
+
+    unready.append("the log is out of reach")
+
+    response = client.get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["reasons"] == ["the log is out of reach"]
+    assert client.get("/livez").status_code == 200
+
+
+def test_metrics_count_answers_by_route(client: TestClient) -> None:
+    client.get("/v1/trades", params={"symbol": "AAA", "start": str(START_NS)})
+
+    text = client.get("/metrics").text
+
+    assert 'k2_api_rows_total{route="/v1/trades"} 15.0' in text
+    assert 'k2_api_request_seconds_count{route="/v1/trades",status="200"} 1.0' in text
+
+
+def test_the_documentation_needs_nothing_from_elsewhere(client: TestClient) -> None:
+    page = client.get("/docs")
+
+    assert page.status_code == 200
+    assert "://" not in page.text
+
+
+def test_a_url_or_headers_beyond_their_limit_are_refused(client: TestClient) -> None:
+    assert client.get("/v1/trades", params={"symbol": "A" * 9000}).status_code == 414
+    assert client.get("/v1/symbols", headers={"X-Long": "x" * 20_000}).status_code == 431
+
+
+def test_symbols_lists_what_is_there(client: TestClient) -> None:
+    found = client.get("/v1/symbols").json()["data"]
+
+    assert [(entry["symbol"], entry["rows"]) for entry in found] == [("AAA", 15), ("BBB", 15)]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("36.6670", "36.667"), ("100.00", "100"), ("0E-12", "0"), ("-0.5", "-0.5"), ("1E+3", "1000"), ("10", "10")],
+)
+def test_a_decimal_is_written_without_exponent_and_without_idle_zeros(value: str, text: str) -> None:
+    assert plain(Decimal(value)) == text
