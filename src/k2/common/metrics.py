@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "k2_"
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-_GAUGE_UNITS: Final = ("_seconds", "_bytes", "_ratio", "_records", "_rows", "_total", "_info", "_level", "_failures")
+_GAUGE_UNITS: Final = ("_seconds", "_bytes", "_ratio", "_records", "_rows", "_info", "_level", "_failures", "_sequence")
 
 
 class Metrics:

@@ -31,7 +31,7 @@ class IngestMetrics:
         )
         self._batch_rows = metrics.histogram("k2_ingest_batch_rows", "Rows of a batch", table, buckets=_ROWS)
         self._commit_sequence = metrics.gauge(
-            "k2_ingest_commit_sequence_total", "Number of the newest commit of this worker", table
+            "k2_ingest_commit_sequence", "Number of the newest commit of this worker", table
         )
         self._since_commit = metrics.gauge("k2_ingest_since_commit_seconds", "Time since the last commit", table)
         self._dead_letters = metrics.counter(
@@ -39,7 +39,7 @@ class IngestMetrics:
         )
         self._fenced = metrics.counter("k2_ingest_fenced_total", "Batches refused by the fence", table)
         self._failures = metrics.gauge("k2_ingest_commit_failures", "Failed commits in a row", table)
-        self._failed = metrics.counter("k2_ingest_commit_failures_total", "Failed commits", table)
+        self._failed = metrics.counter("k2_ingest_failed_commits_total", "Failed commits", table)
         self._stopped = metrics.gauge("k2_ingest_table_stopped_info", "1 while a table is not written any more", table)
         self._refused = metrics.gauge("k2_ingest_topic_refused_info", "1 while a topic is refused", topic)
         self._read_failures = metrics.gauge(

@@ -92,13 +92,15 @@ class IngestWorker:
         observer: events.Observer,
         wait_for_writer: Callable[[threading.Event, float], bool] = threading.Event.wait,
         file_writer: Executor | None = None,
+        closing: Sequence[Callable[[], None]] = (),
     ) -> None:
-        """Put the worker together; nothing is connected before `run`. `table_of` maps the topics read to tables."""
+        """Put the worker together. `table_of` maps the topics read to tables; `closing` is called when `run` ends."""
         parts = tuple(parts)
         self._settings = settings
         self._table_of = dict(table_of)
         self._make_reader = make_reader
         self._dead_letters = dead_letters
+        self._closing = tuple(closing)
         self._expiry = expiry
         self._clock = clock
         self._observe = events.Observers(observer, self._count_commit)
@@ -163,8 +165,11 @@ class IngestWorker:
         finally:
             self._writer_stop.set()
             writer.join(self._settings.shutdown_seconds)
+            self._file_writer.shutdown(wait=False, cancel_futures=True)
             self._dead_letters.close()
             self._expiry.stop()
+            for close in self._closing:
+                close()
 
     def run_until(self, ends: Mapping[TopicPartition, int], *, timeout_seconds: float) -> bool:
         """Ingest until every partition of `ends` is in its table up to there; return whether that was in time."""

@@ -65,5 +65,5 @@ def test_a_topic_that_vanished_or_changed_while_it_was_read_is_noticed():
     check_unchanged([before], {TOPIC: before})
     with pytest.raises(LogIdentityError, match="was deleted while"):
         check_unchanged([before], {})
-    with pytest.raises(LogIdentityError, match="expected id id-1 .* found id id-9"):
+    with pytest.raises(LogIdentityError, match=r"expected id id-1 .* found id id-9"):
         check_unchanged([before], {TOPIC: LogIdentity("cluster-a", "id-9", TOPIC, 2)})
