@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from k2.common.clock import Clock
+    from k2.feeds.channel import Channel
+    from k2.feeds.held import HeldSource
     from k2.ingestion.events import Observer
     from k2.ingestion.worker import IngestWorker
     from k2.kafka.admin import LogAdmin
@@ -237,5 +239,42 @@ def auditor(settings: Settings) -> Iterator[Auditor]:
         )
     finally:
         files.close()
+        admin.close()
+        tables.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """The way of one exchange's feed into the log, and what tells how much of a source is held already."""
+
+    channel: Channel
+    held: HeldSource
+
+
+@contextmanager
+def feed(settings: Settings, exchange: str) -> Iterator[Feed]:
+    """Give an exchange's feed; topics are created and schemas registered. What was sent is flushed by the caller."""
+    from k2.feeds.channel import Channel
+    from k2.feeds.held import HeldSource
+    from k2.kafka.consumer import LogReader
+    from k2.kafka.decoding import Decoder
+    from k2.kafka.producer import LogProducer
+    from k2.kafka.registry import CachedSchemas
+    from k2.schemas.records import RECORD_TYPES
+
+    topics, admin, registry = topic_catalog(settings), log_admin(settings), schema_registry(settings)
+    tables, producer = market_tables(settings), LogProducer(settings.kafka)
+    held = HeldSource(
+        planner=planner(settings, tables),
+        admin=admin,
+        open_reader=lambda: LogReader(settings.kafka),
+        decoders={name: Decoder(kind, CachedSchemas(registry, {})) for name, kind in RECORD_TYPES.items()},
+        clock=system_clock(),
+    )
+    try:
+        yield Feed(Channel(exchange, topics=topics, admin=admin, registry=registry, producer=producer), held)
+    finally:
+        producer.close()
+        registry.close()
         admin.close()
         tables.close()
