@@ -50,6 +50,10 @@ class UnhealthyError(Exception):
     """The component does not answer as it should; the text says how."""
 
 
+class StopRequestedError(Exception):
+    """The platform is to end; raised out of a download, which nothing else can interrupt."""
+
+
 class Component(Protocol):
     """One kind of component. Implementations hold no state of the running process."""
 

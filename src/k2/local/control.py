@@ -112,6 +112,7 @@ def start_detached(
                 seen[status.name] = status
                 observe(status)
         if description and description.stage == "ready":
+            process.returncode = 0  # not ours to wait for any more; Popen would warn of it
             return process.pid
         if process.poll() is not None:
             raise _start_failure(directory, process.pid)

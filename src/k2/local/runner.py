@@ -10,7 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from k2.common.errors import K2Error
-from k2.local.component import ComponentStatus, Site, State, UnhealthyError
+from k2.local.component import ComponentStatus, Site, State, StopRequestedError, UnhealthyError
 from k2.local.logs import last_lines, turn_over
 from k2.local.ports import is_free
 from k2.local.processes import ChildProcess, listens_on
@@ -109,6 +109,8 @@ class ComponentRunner:
                 self._install()
                 while not self._stop.is_set() and self._live():
                     pass
+        except StopRequestedError:
+            pass
         except K2Error as error:
             self.error = error
             self._publish(State.FAILING, str(error), process=None)
@@ -123,6 +125,8 @@ class ComponentRunner:
 
     def _install(self) -> None:
         def progress(done: int, total: int) -> None:
+            if self._stop.is_set():
+                raise StopRequestedError
             self._publish(State.DOWNLOADING, "", bytes_done=done, bytes_total=total)
 
         self.component.install(progress)

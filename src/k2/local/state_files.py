@@ -150,6 +150,7 @@ class FileLock:
     def release(self) -> None:
         """Let go."""
         if self._descriptor is not None:
+            os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
             self._descriptor = None
 

@@ -209,6 +209,21 @@ def test_a_failed_installation_ends_the_start_with_its_own_error(run):
         started.supervisor.wait_ready(threading.Event())
 
 
+def test_a_stop_interrupts_a_download(run):
+    class Endless(Toy):
+        def install(self, progress):
+            while True:
+                progress(1, 2)
+                CLOCK.sleep(0.01)
+
+    started = run(Endless("a"), ready=False)
+    started.wait("a", lambda s: s.state is State.DOWNLOADING)
+
+    started.supervisor.stop()
+
+    assert started.status("a").state is State.STOPPED
+
+
 LISTEN = "import socket,time; s=socket.socket(); s.bind(('127.0.0.1', PORT)); s.listen(); time.sleep(60)"
 
 
