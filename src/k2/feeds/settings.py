@@ -1,0 +1,30 @@
+"""Settings of the feeds: the importer and the simulated market."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class FeedSettings(BaseModel):
+    """Limits on what a feed holds, sends at once and waits for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    import_block_bytes: int = Field(
+        default=8 * 1024 * 1024, ge=1024, le=2**30, description="Bytes of a file that an import holds at a time"
+    )
+    bad_lines_shown_max: int = Field(
+        default=5, ge=1, le=1000, description="Bad lines that one error text names; it counts the others"
+    )
+    flush_timeout_seconds: float = Field(
+        default=120.0, gt=0, le=86_400, description="How long the end of a feed waits until the log has everything"
+    )
+    resume_timeout_seconds: float = Field(
+        default=120.0, gt=0, le=86_400, description="How long an import looks for what the platform holds already"
+    )
+    catch_up_seconds_max: float = Field(
+        default=5.0, ge=0, le=3600, description="Delay that the simulated market makes up for; beyond it, it slips"
+    )
+    progress_seconds: float = Field(
+        default=5.0, gt=0, le=3600, description="Pause between two lines of progress where there is no terminal"
+    )
