@@ -7,10 +7,14 @@ import uuid
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from k2.common.errors import ConfigurationError, LogIdentityError
+from k2.kafka.admin import LogAdmin
+from k2.kafka.consumer import GroupReader, LogReader
 from k2.kafka.ports import LogRange
-from k2.kafka.producer import partition_for
+from k2.kafka.producer import LogProducer, partition_for
 from k2.kafka.topics import Topic
 from k2.testing.fake_log import FakeAdmin, FakeGroupReader, FakeLog, FakeProducer, FakeReader
 
@@ -63,31 +67,22 @@ class InMemory:
 
 class Real:
     def __init__(self, settings: KafkaSettings) -> None:
-        from k2.kafka.admin import LogAdmin
-        from k2.kafka.producer import LogProducer
-
         self.settings = settings
         self.admin = LogAdmin(settings)
         self.producer = LogProducer(settings)
         self.readers = []
 
     def reader(self, starts):
-        from k2.kafka.consumer import LogReader
-
         self.readers.append(LogReader(self.settings, starts))
         return self.readers[-1]
 
     def member(self, group_id, topics, starts, revoked):
-        from k2.kafka.consumer import GroupReader
-
         self.readers.append(
             GroupReader(self.settings, group_id=group_id, topics=topics, on_assign=starts, on_revoke=revoked)
         )
         return self.readers[-1]
 
     def abort(self, topic, partition, values):
-        from confluent_kafka import Producer
-
         producer = Producer(
             {"bootstrap.servers": self.settings.bootstrap_servers, "transactional.id": f"test-{uuid.uuid4()}"}
         )
@@ -104,9 +99,6 @@ class Real:
         raise AssertionError("no marker of the aborted transaction")
 
     def delete_before(self, topic, partition, offset):
-        from confluent_kafka import TopicPartition
-        from confluent_kafka.admin import AdminClient
-
         client = AdminClient({"bootstrap.servers": self.settings.bootstrap_servers})
         for future in client.delete_records([TopicPartition(topic, partition, offset)]).values():
             future.result(10)

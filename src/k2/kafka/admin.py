@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # documented there, not in its __all__
+    AdminClient,
+    NewTopic,
+    OffsetSpec,
+)
 
+from k2.common.clock import SystemClock
 from k2.common.errors import ConfigurationError, LogIdentityError, UnavailableError
 from k2.kafka.client_config import common_properties
 from k2.kafka.errors import DEPENDENCY, translate
 from k2.kafka.ports import LogIdentity, LogRange
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from concurrent.futures import Future
 
+    from k2.common.clock import Clock
     from k2.kafka.settings import KafkaSettings
     from k2.kafka.topics import Topic
 
@@ -24,12 +30,18 @@ __all__ = ["LogAdmin", "LogIdentity", "LogRange"]
 
 T = TypeVar("T")
 
+_PAUSE_SECONDS: Final = 0.05
+_LEADERLESS: Final = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
+_EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # confluent's, without annotations
+_LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # the same
+
 
 class LogAdmin:
     """The cluster's administrator: one connection, every call bounded by the request timeout."""
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, *, clock: Clock | None = None) -> None:
         self._settings = settings
+        self._clock = clock or SystemClock()
         self._seconds = settings.request_timeout_seconds
         self._client = AdminClient(common_properties(settings, client_id="k2-admin"))
 
@@ -54,6 +66,7 @@ class LogAdmin:
             for name, future in self._client.create_topics(new, request_timeout=self._seconds).items()
             if self._was_created(name, future)
         ]
+        self._wait_for_leaders([topic.name for topic in missing])
         return [topic.name for topic in missing if topic.name in created]
 
     def identities(self, topics: Iterable[str]) -> dict[str, LogIdentity]:
@@ -79,8 +92,8 @@ class LogAdmin:
             for name, description in self._descriptions(names).items()
             for partition in description.partitions
         ]
-        starts = self._offsets(keys, OffsetSpec.earliest())
-        ends = self._offsets(keys, OffsetSpec.latest())
+        starts = self._patiently(lambda: self._offsets(keys, _EARLIEST))
+        ends = self._patiently(lambda: self._offsets(keys, _LATEST))
         return {key: LogRange(starts[key], max(ends[key], starts[key])) for key in keys}
 
     def close(self) -> None:
@@ -111,6 +124,30 @@ class LogAdmin:
             except LogIdentityError:  # what `translate` makes of "unknown topic"
                 continue
         return {name: found[name] for name in names if name in found}
+
+    def _wait_for_leaders(self, names: list[str]) -> None:
+        """Wait until the new topics can be used: the cluster answers before all of it knows them."""
+        deadline = self._clock.monotonic() + self._seconds
+        while True:
+            known = self._descriptions(names)
+            if len(known) == len(names) and all(p.leader is not None for d in known.values() for p in d.partitions):
+                return
+            if self._clock.monotonic() > deadline:
+                raise self._no_answer(f"waiting for the leaders of {', '.join(names)}")
+            self._clock.sleep(_PAUSE_SECONDS)
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        """Ask again while a partition changes its leader, as it does for a moment after a start or a creation."""
+        deadline = self._clock.monotonic() + self._seconds
+        while True:
+            try:
+                return ask()
+            except UnavailableError as error:
+                cause = error.__cause__
+                leaderless = isinstance(cause, KafkaException) and cause.args[0].code() in _LEADERLESS
+                if not leaderless or self._clock.monotonic() > deadline:
+                    raise
+            self._clock.sleep(_PAUSE_SECONDS)
 
     def _was_created(self, name: str, future: Future[None]) -> bool:
         try:
@@ -144,5 +181,5 @@ def _check_partitions(topic: Topic, description: Any) -> None:
         return
     raise ConfigurationError(
         f"expected {topic.partitions} partitions in {topic.name}, found {len(description.partitions)}: the number is "
-        "fixed when a topic is created, since another one would move symbols; correct topics.yaml, or move to a new topic"
+        "fixed when a topic is created, since another one would move symbols; correct topics.yaml, or use a new topic"
     )

@@ -45,19 +45,22 @@ class BlockReader:
         self._salt = os.urandom(_SALT_BYTES)
         frame = b"\0" + schema_id.to_bytes(4, "big")
         self._mark = self._salt + frame
-        self._marked = pl.col(_FRAME) == pl.lit(self._mark, dtype=pl.Binary)
+        self._marks = pl.Series([self._mark])
         self._last = self._mark + b"".join(_zero(field) for field in plan.fields)
         self._header = _container_header(_reader_schema(plan, len(self._mark)))
 
     def read(self, messages: Sequence[bytes]) -> pl.DataFrame | None:
-        """Return one row a message, or None if any of them is bad. The messages carry their five bytes of framing."""
+        """Return one row a message, or None if any of them is bad. The messages carry their five bytes of framing.
+
+        The first column holds salt and framing, and is of no further use.
+        """
         body = b"".join((self._salt, self._salt.join(messages), self._last) if messages else (self._last,))
         count = len(messages) + 1
         block = b"".join((self._header, zigzag(count), zigzag(len(body)), body, _SYNC))
         frame = _read_avro(block)
-        if frame is None or frame.height != count or not frame.select(self._marked.all()).item():
+        if frame is None or frame.height != count or not (frame.get_column(_FRAME) == self._marks).all():
             return None
-        return frame.drop(_FRAME).head(-1)
+        return frame.head(-1)
 
 
 def zigzag(number: int) -> bytes:

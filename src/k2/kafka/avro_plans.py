@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from k2.schemas.avro import avro_schema
-from k2.schemas.records import FieldType
+from k2.schemas.records import FieldType, RecordType
 
 if TYPE_CHECKING:
-    from k2.schemas.records import Field, RecordType
+    from k2.schemas.records import Field
 
 Json = Any
 """Parsed JSON of an Avro schema, whose shape is Avro's."""
@@ -78,19 +78,10 @@ Plan = BlockPlan | TranscodePlan | NoPlan
 
 def plan_for(schema_text: str, record_type: RecordType) -> Plan:
     """Return how to read the messages of the writer schema `schema_text` as records of `record_type`."""
-    wanted = f"an Avro schema that the record type {record_type.avro_name} can read"
-    try:
-        schema = json.loads(schema_text)
-    except ValueError:
-        return NoPlan(f"expected {wanted}, found no JSON: {schema_text[:80]!r}")
-    if not _is_record(schema):
-        return NoPlan(f"expected {wanted}, found {str(schema)[:80]!r}")
-    if _refers_to_itself(schema, ()):
-        return NoPlan(f"expected {wanted}, found one that contains itself")
-    types = {field["name"]: field["type"] for field in schema["fields"]}
-    problem = _first_mismatch(types, record_type)
+    schema = _parse(schema_text)
+    problem = _first_problem(schema, record_type)
     if problem is not None:
-        return NoPlan(f"expected {wanted}, found one whose {problem}")
+        return NoPlan(f"expected an Avro schema that {record_type.avro_name} can be read from, found {problem}")
     fields = [_wire_field(field["name"], field["type"]) for field in schema["fields"]]
     known = [field for field in fields if field is not None]
     if len(known) == len(fields) and _kinds_fit(known, record_type):
@@ -105,6 +96,25 @@ def block_plan(record_type: RecordType) -> BlockPlan:
     plan = plan_for(json.dumps(avro_schema(record_type)), record_type)
     assert isinstance(plan, BlockPlan)
     return plan
+
+
+def _parse(schema_text: str) -> Json:
+    try:
+        return json.loads(schema_text)
+    except ValueError:
+        return schema_text
+
+
+def _first_problem(schema: Json, record_type: RecordType) -> str | None:
+    """Say what makes the schema unfit, or None."""
+    if not _is_record(schema):
+        return f"no record: {str(schema)[:80]!r}"
+    if _refers_to_itself(schema, ()):
+        return "one that contains itself"
+    if _has_empty_items(schema):
+        return "an array whose items take no bytes, of which a message can claim any number"
+    mismatch = _first_mismatch({field["name"]: field["type"] for field in schema["fields"]}, record_type)
+    return None if mismatch is None else f"one whose {mismatch}"
 
 
 def _is_record(schema: Json) -> bool:
@@ -133,28 +143,20 @@ def _first_mismatch(types: dict[str, Json], record_type: RecordType) -> str | No
 
 
 def _meaning_of_field(field: Field) -> tuple[str, int] | None:
-    schema = {"fields": [f for f in _own_fields(field)]}
-    return _meaning(schema["fields"][0]["type"])
-
-
-def _own_fields(field: Field) -> list[Json]:
-    from k2.schemas.records import RecordType as Record  # noqa: PLC0415
-
-    return avro_schema(Record("x", (field,)))["fields"]
+    return _meaning(avro_schema(RecordType("x", (field,)))["fields"][0]["type"])
 
 
 def _meaning(kind: Json) -> tuple[str, int] | None:
     """Return a logical type and its scale: what the plain bytes mean, which promotion must not change."""
     inner = _non_null(kind)
-    if isinstance(inner, dict) and inner.get("logicalType") in {"decimal", "date"}:
-        return inner["logicalType"], inner.get("scale", 0)
-    return None
+    logical = inner.get("logicalType") if isinstance(inner, dict) else None
+    return None if logical in {None, "uuid"} else (str(logical), int(inner.get("scale", 0)))
 
 
 def _describe(meaning: tuple[str, int] | None) -> str:
     if meaning is None:
         return "plain"
-    return f"a decimal of scale {meaning[1]}" if meaning[0] == "decimal" else f"a {meaning[0]}"
+    return f"a decimal of scale {meaning[1]}" if meaning[0] == "decimal" else f"of the logical type {meaning[0]}"
 
 
 def _kinds_fit(fields: list[WireField], record_type: RecordType) -> bool:
@@ -173,25 +175,27 @@ def _wire_field(name: str, kind: Json) -> WireField | None:
     """Return how a field lies on the wire, or None for types that the block reader does not know."""
     null_branch = kind.index("null") if isinstance(kind, list) and "null" in kind else None
     inner = _non_null(kind)
-    if isinstance(inner, str):
-        return WireField(name, _PLAIN[inner], null_branch) if inner in _PLAIN else None
-    if not isinstance(inner, dict):
+    full = {"type": inner} if isinstance(inner, str) else inner
+    if not isinstance(full, dict) or not isinstance(full.get("type"), str):
         return None
-    base, logical = inner.get("type"), inner.get("logicalType")
-    if base == "bytes" and logical == "decimal":
-        return WireField(name, "decimal", null_branch, scale=inner.get("scale", 0))
-    if base == "int" and logical == "date":
-        return WireField(name, "date", null_branch)
-    if base in _PLAIN:
-        return WireField(name, _PLAIN[base], null_branch)
-    if base == "array" and null_branch is None:
-        wire = _ITEMS.get(inner["items"]) if isinstance(inner.get("items"), str) else None
-        return None if wire is None else WireField(name, wire)
-    if base == "enum" and null_branch is None:
+    if null_branch is None and full["type"] in {"array", "enum", "fixed"}:
+        return _compound(name, full)
+    match full["type"], full.get("logicalType"):
+        case "bytes", "decimal":
+            return WireField(name, "decimal", null_branch, scale=full.get("scale", 0))
+        case "int", "date":
+            return WireField(name, "date", null_branch)
+        case base, _:
+            return WireField(name, _PLAIN[base], null_branch) if base in _PLAIN else None
+
+
+def _compound(name: str, kind: dict[str, Json]) -> WireField | None:
+    if kind["type"] == "enum":  # its index
         return WireField(name, "long")
-    if base == "fixed" and null_branch is None and isinstance(inner.get("size"), int):
-        return WireField(name, "fixed", size=inner["size"])
-    return None
+    if kind["type"] == "fixed":
+        return WireField(name, "fixed", size=int(kind["size"]))
+    items = kind.get("items")
+    return WireField(name, _ITEMS[items]) if isinstance(items, str) and items in _ITEMS else None
 
 
 def _without_logical_types(schema: Json) -> Json:
@@ -207,6 +211,33 @@ def _without_logical_types(schema: Json) -> Json:
     }
 
 
+def _has_empty_items(schema: Json) -> bool:
+    if isinstance(schema, list):
+        return any(_has_empty_items(part) for part in schema)
+    if not isinstance(schema, dict):
+        return False
+    if schema.get("type") == "array" and _may_be_empty(schema.get("items")):
+        return True
+    parts = [schema.get("type"), schema.get("items"), schema.get("values")]
+    return any(_has_empty_items(part) for part in [*parts, *_field_types(schema)])
+
+
+def _may_be_empty(kind: Json) -> bool:
+    """Say whether a value may take no bytes; a name counts, since it may stand for such a type."""
+    if isinstance(kind, str):
+        return kind not in _PLAIN
+    if not isinstance(kind, dict):
+        return False
+    if kind.get("type") == "record":
+        return all(_may_be_empty(part) for part in _field_types(kind))
+    return kind.get("type") == "null" or (kind.get("type") == "fixed" and kind.get("size") == 0)
+
+
+def _field_types(schema: dict[str, Json]) -> list[Json]:
+    fields = schema.get("fields")
+    return [field.get("type") for field in fields if isinstance(field, dict)] if isinstance(fields, list) else []
+
+
 def _refers_to_itself(schema: Json, inside: tuple[str, ...]) -> bool:
     """Say whether a record contains itself: readers recurse, and bytes could nest it without end."""
     if isinstance(schema, str):
@@ -217,5 +248,5 @@ def _refers_to_itself(schema: Json, inside: tuple[str, ...]) -> bool:
         return False
     if schema.get("type") == "record":
         here = (*inside, str(schema.get("name")).rpartition(".")[2])
-        return any(_refers_to_itself(f.get("type"), here) for f in schema.get("fields", ()) if isinstance(f, dict))
+        return any(_refers_to_itself(kind, here) for kind in _field_types(schema))
     return any(_refers_to_itself(schema.get(part), inside) for part in ("type", "items", "values"))

@@ -37,14 +37,13 @@ class LogBatch:
         return sum(map(len, filter(None, self.values)))
 
     def between(self, start: int, stop: int) -> LogBatch:
-        """Return the messages at the positions [start, stop) of this batch, like a slice; only the last part
-        keeps `next_offset`, an earlier one ends behind its last message."""
+        """Return the messages at the positions [start, stop) of this batch, like a slice.
+
+        The last part keeps `next_offset`; an earlier one ends where the next part begins.
+        """
         size = len(self)
         start, stop = min(max(start, 0), size), min(max(stop, 0), size)
-        if stop >= size:
-            next_offset = self.next_offset
-        else:
-            next_offset = self.offsets[stop]
+        next_offset = self.next_offset if stop >= size else self.offsets[stop]
         return LogBatch(
             self.topic,
             self.partition,

@@ -5,18 +5,18 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from k2.common.errors import ConfigurationError, K2Error, LogIdentityError, UnavailableError
+from k2.common.errors import ConfigurationError, K2Error, LogIdentityError
 from k2.common.logging import get_logger
 from k2.kafka.batches import LogBatch
 from k2.kafka.client_config import Properties, common_properties
-from k2.kafka.errors import DEPENDENCY, translate
+from k2.kafka.errors import AUTO_OFFSET_RESET, OUTAGES, PARTITION_EOF, TRANSIENT, translate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from confluent_kafka import Message
+    from confluent_kafka import KafkaError
 
     from k2.kafka.settings import KafkaSettings
 
@@ -24,6 +24,9 @@ log = get_logger(__name__)
 
 Key = tuple[str, int]
 """Topic name and partition number."""
+
+Message = Any
+"""A confluent_kafka.Message; its stub makes each part optional, which consumed messages never lack."""
 
 _HEARTBEAT_MS: Final = 1000
 _FETCH_RETRY_MS: Final = 100
@@ -156,11 +159,11 @@ class _Client:
     def _take_event(self, event: Message, ends: dict[Key, int]) -> None:
         error = event.error()
         key = (event.topic(), event.partition())
-        if error.code() == KafkaError._PARTITION_EOF:
+        if error.code() == PARTITION_EOF:
             ends[key] = max(event.offset(), ends.get(key, -1))
-        elif error.code() == KafkaError._AUTO_OFFSET_RESET and key in self._next:
+        elif error.code() == AUTO_OFFSET_RESET and key in self._next:
             self._failure = self._out_of_range(key, error)
-        elif error.retriable() or error.code() in {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}:
+        elif error.retriable() or error.code() in TRANSIENT:
             self._on_error(error)
         else:
             self._failure = translate(error, f"reading {key[0]} partition {key[1]}")
@@ -181,7 +184,8 @@ class _Client:
         else:
             difference = error.str()
         return LogIdentityError(
-            f"expected offset {position} in {topic} partition {partition}, found a log of [{start}, {end}): {difference}"
+            f"expected offset {position} in {topic} partition {partition}, found a log of [{start}, {end}): "
+            f"{difference}"
         )
 
     def _on_error(self, error: KafkaError) -> None:
@@ -189,7 +193,7 @@ class _Client:
         translated = translate(error, f"reading from {self._settings.bootstrap_servers}")
         if isinstance(translated, ConfigurationError) or error.fatal():
             self._failure = translated
-        elif error.code() in {KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE}:
+        elif error.code() in OUTAGES:
             self._outage = translated
         else:
             log.debug("kafka_error", code=error.name(), text=error.str())

@@ -11,7 +11,7 @@ import polars as pl
 from k2.common.errors import ConfigurationError
 from k2.kafka.avro_plans import plan_for
 from k2.kafka.message_readers import FRAME_BYTES, MessageReader, reader_for
-from k2.kafka.record_rules import KEY, TS_LOG_MS, EventBounds, Rule, first_broken, rules_for
+from k2.kafka.record_rules import KEY, TS_LOG_MS, EventBounds, Rules, find_broken, rules_for
 from k2.kafka.registry import SchemaSource, UnknownSchemaError
 from k2.kafka.topics import exchange_of
 from k2.schemas.arrow import message_polars_schema, polars_schema
@@ -78,9 +78,10 @@ class Decoder:
         self._bounds = bounds or EventBounds()
         self._ratio_max = unknown_schemas_ratio_max
         self._readers: OrderedDict[int, MessageReader] = OrderedDict()
-        self._rules: dict[str, tuple[Rule, ...]] = {}
+        self._rules: dict[str, Rules] = {}
         stored = polars_schema(record_type)
         self._columns = {f.name: stored[f.name] for f in record_type.fields if f.origin is not Origin.COMMIT}
+        self._finished = {name: _finished(name, dtype) for name, dtype in self._columns.items()}
         self._message_columns = message_polars_schema(record_type)
 
     def decode(self, batch: LogBatch, *, log_id: int) -> Decoded:
@@ -147,8 +148,8 @@ class Decoder:
                 defects.update(dict.fromkeys(positions, _Defect("UnknownSchema", str(error))))
             if messages >= _RATIO_MESSAGES_MIN and unknown > self._ratio_max * messages:
                 raise ConfigurationError(
-                    f"expected the registry to know the schemas of the log, found {unknown} of {messages} messages with "
-                    f"ids that it does not know (more than {self._ratio_max:.0%}), {schema_id} among them: "
+                    f"expected the registry to know the schemas of the log, found {unknown} of {messages} messages "
+                    f"with ids that it does not know (more than {self._ratio_max:.0%}), {schema_id} among them: "
                     "K2_KAFKA__REGISTRY_URL names another registry, or its data are lost"
                 )
 
@@ -179,18 +180,20 @@ class Decoder:
             pl.Series(KEY, _at(batch.keys, good), dtype=pl.Binary),
             *(self._default(name) for name in self._message_columns if name not in rows.columns),
         )
-        rules = self._rules_of(batch.topic)
-        broken = first_broken(rows, rules)
-        if broken is None:
-            return rows
-        for index in broken.is_not_null().arg_true().to_list():
-            rule = rules[broken[index]]
+        broken = find_broken(rows, self._rules_of(batch.topic))
+        for index, rule in broken:
             position = index if good is None else good[index]
-            row = rows.row(index, named=True)
-            defects[position] = _Defect(rule.error_class, rule.explain(row))
-        return rows.filter(broken.is_null())
+            defects[position] = _Defect(rule.error_class, rule.explain(rows.row(index, named=True)))
+        if not broken:
+            return rows
+        keep = (
+            pl.Series([True])
+            .new_from_index(0, rows.height)
+            .scatter([index for index, _ in broken], [False] * len(broken))
+        )
+        return rows.filter(keep)
 
-    def _rules_of(self, topic: str) -> tuple[Rule, ...]:
+    def _rules_of(self, topic: str) -> Rules:
         rules = self._rules.get(topic)
         if rules is None:
             rules = self._rules[topic] = rules_for(self._record_type, exchange_of(topic), self._bounds)
@@ -203,23 +206,21 @@ class Decoder:
         return value.cast(dtype).alias(name)
 
     def _finish(self, rows: pl.DataFrame, log_id: int, partition: int) -> pl.DataFrame:
-        derived = {
-            "ts_event": (pl.col("ts_event_ns") // 1000).cast(pl.Datetime("us", "UTC")),
-            "ts_log": (pl.col(TS_LOG_MS) * 1000).cast(pl.Datetime("us", "UTC")),
-            "log_id": pl.lit(log_id, dtype=pl.Int32),
-            "log_partition": pl.lit(partition, dtype=pl.Int32),
-        }
+        coordinate = {"log_id": log_id, "log_partition": partition}
         return rows.select(
-            derived[name].alias(name) if name in derived else _typed(name, rows.schema[name], dtype)
-            for name, dtype in self._columns.items()
-        )
+            *(pl.lit(coordinate[name], dtype=pl.Int32).alias(name) if name in coordinate else column
+              for name, column in self._finished.items())
+        )  # fmt: skip
 
 
-def _typed(name: str, found: pl.DataType, wanted: pl.DataType) -> pl.Expr:
+def _finished(name: str, dtype: pl.DataType) -> pl.Expr:
+    """Return a column of the table, out of what was read: integers and dates come with 64 bits."""
+    if name == "ts_event":
+        return (pl.col("ts_event_ns") // 1000).cast(dtype).alias(name)
+    if name == "ts_log":
+        return (pl.col(TS_LOG_MS) * 1000).cast(dtype).alias(name)
     column = pl.col(name)
-    if found == wanted:
-        return column
-    return column.cast(pl.Int32).cast(wanted) if wanted == pl.Date else column.cast(wanted)
+    return column.cast(pl.Int32).cast(dtype) if dtype == pl.Date else column.cast(dtype)
 
 
 def _at(values: list[T], positions: list[int] | None) -> list[T]:

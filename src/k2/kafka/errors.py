@@ -1,5 +1,7 @@
 """Turns what librdkafka reports into the errors of K2, by what the caller does next."""
 
+# ruff: noqa: SLF001 - the names of librdkafka's own codes begin with an underscore
+
 from __future__ import annotations
 
 from typing import Final
@@ -9,6 +11,13 @@ from confluent_kafka import KafkaError, KafkaException
 from k2.common.errors import ConfigurationError, K2Error, LogIdentityError, RecordError, UnavailableError
 
 DEPENDENCY: Final = "kafka"
+
+PARTITION_EOF: Final = KafkaError._PARTITION_EOF
+AUTO_OFFSET_RESET: Final = KafkaError._AUTO_OFFSET_RESET
+OUTAGES: Final = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE})
+"""No broker can be reached."""
+TRANSIENT: Final = OUTAGES | {KafkaError._TRANSPORT, KafkaError._TIMED_OUT}
+"""The client tries again by itself."""
 
 _CONFIGURATION: Final = frozenset(
     {

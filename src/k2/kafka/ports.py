@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from k2.kafka.batches import LogBatch
     from k2.kafka.topics import Topic
@@ -83,9 +83,6 @@ class GroupedReader(Reader, Protocol):
     def commit_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Tell the group the next offsets, for lag tools only; does not wait, never fails."""
         ...
-
-
-OnAssign = "Callable[[Sequence[TopicPartition]], Mapping[TopicPartition, int]]"
 
 
 class Admin(Protocol):

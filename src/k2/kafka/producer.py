@@ -26,7 +26,6 @@ _LIBRARY_QUEUE_KBYTES: Final = 2_097_151
 _MURMUR_SEED: Final = 0x9747B28C
 _MURMUR_M: Final = 0x5BD1E995
 _MASK: Final = 0xFFFFFFFF
-OnDelivery = "Callable[[str, int, int], None]"
 
 
 class LogProducer:
@@ -82,8 +81,8 @@ class LogProducer:
         self._raise_failure()
         if left:
             raise UnavailableError(
-                f"{left} messages are not acknowledged by {self._settings.bootstrap_servers} after {timeout_seconds} s; "
-                "is the broker up? (`k2 status`)",
+                f"{left} messages are not acknowledged by {self._settings.bootstrap_servers} after "
+                f"{timeout_seconds} s; is the broker up? (`k2 status`)",
                 dependency=DEPENDENCY,
             )
 
@@ -124,8 +123,9 @@ class LogProducer:
 
     def _has_room(self, messages: int, size: int) -> bool:
         waiting = len(self._producer)
-        while self._outstanding and sum(count for count, _ in self._outstanding) - self._outstanding[0][0] >= waiting:
-            self._outstanding.popleft()
+        newer = sum(count for count, _ in self._outstanding)
+        while self._outstanding and newer - self._outstanding[0][0] >= waiting:
+            newer -= self._outstanding.popleft()[0]
         held = sum(chunk_bytes for _, chunk_bytes in self._outstanding)
         return waiting == 0 or (
             waiting + messages <= self._settings.producer_queue_messages_max
@@ -140,8 +140,7 @@ class LogProducer:
             raise self._refused(topic, error) from error
         self._sent += queued
         if queued != len(messages):
-            error = next(message["_error"] for message in messages if "_error" in message)
-            raise self._refused(topic, error)
+            raise self._refused(topic, next(message["_error"] for message in messages if "_error" in message))
 
     def _queue_singly(
         self,

@@ -53,10 +53,19 @@ class Rule:
     explain: Callable[[Mapping[str, Any]], str]
 
 
-def rules_for(record_type: RecordType, exchange: str, bounds: EventBounds) -> tuple[Rule, ...]:
-    """Return the rules of a record type's messages in a topic of `exchange`; the first broken one is reported."""
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """All rules of one kind of record, in the order in which they are reported."""
+
+    rules: tuple[Rule, ...]
+    any_broken: pl.Expr
+    first_broken: pl.Expr
+
+
+def rules_for(record_type: RecordType, exchange: str, bounds: EventBounds) -> Rules:
+    """Return the rules of a record type's messages in a topic of `exchange`."""
     fields = record_type.message_fields
-    return (
+    rules = (
         *(_not_null(field) for field in fields if not field.nullable),
         *_key_and_symbol(),
         _one_of("InvalidExchange", "exchange", (exchange,)),
@@ -67,16 +76,19 @@ def rules_for(record_type: RecordType, exchange: str, bounds: EventBounds) -> tu
         *(_fits_int32(field) for field in fields if field.type is FieldType.INT),
         *(_fits_decimal(field) for field in fields if field.type in _LARGEST),
     )
+    return Rules(
+        rules,
+        any_broken=pl.any_horizontal(rule.broken for rule in rules).any(),
+        first_broken=pl.coalesce(pl.when(rule.broken).then(at) for at, rule in enumerate(rules)),
+    )
 
 
-def first_broken(rows: pl.DataFrame, rules: tuple[Rule, ...]) -> pl.Series | None:
-    """Return per row the index of the first rule that it breaks (null if none), or None if all rows keep all rules."""
-    flags = [rule.broken.fill_null(value=False).alias(str(at)) for at, rule in enumerate(rules)]
-    broken = rows.select(flags)
-    if not any(broken.select(pl.all().any()).row(0)):
-        return None
-    first = pl.coalesce(pl.when(pl.col(str(at))).then(at) for at in range(len(rules)))
-    return broken.select(first.alias("rule")).to_series()
+def find_broken(rows: pl.DataFrame, rules: Rules) -> list[tuple[int, Rule]]:
+    """Return the rows that break a rule, and the first rule that each of them breaks."""
+    if not rows.select(rules.any_broken).item():
+        return []
+    first = rows.select(rules.first_broken.alias("rule")).to_series()
+    return [(index, rules.rules[first[index]]) for index in first.is_not_null().arg_true().to_list()]
 
 
 def _not_null(field: Field) -> Rule:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from k2.common.errors import ConfigurationError
 from k2.schemas.records import RECORD_TYPES, RecordType
@@ -69,6 +70,12 @@ class _DataType(_Strict):
     retention_days: float | None = Field(default=None, gt=0, le=36500)
     compacted: bool = False
 
+    @model_validator(mode="after")
+    def _either(self) -> _DataType:
+        if self.compacted == (self.retention_days is not None):
+            raise ValueError("either retention_days or compacted: true")
+        return self
+
 
 class _Exchange(_Strict):
     asset_class: str = Field(pattern=_NAME)
@@ -86,16 +93,24 @@ class _Exchange(_Strict):
         return name
 
 
+class _DataTypes(_Strict):
+    trades: _DataType
+    quotes: _DataType
+    status: _DataType
+    instruments: _DataType
+    dead_letters: _DataType
+
+
 class _File(_Strict):
     version: Literal[1]
-    data_types: dict[Literal["trades", "quotes", "status", "instruments", "dead_letters"], _DataType]
+    data_types: _DataTypes
     exchanges: dict[str, _Exchange] = Field(min_length=1)
 
     @field_validator("exchanges")
     @classmethod
     def _named(cls, exchanges: dict[str, _Exchange]) -> dict[str, _Exchange]:
         for name in exchanges:
-            if not _is_name(name):
+            if not re.match(_NAME, name):
                 raise ValueError(f"{name!r} is no exchange name: lower-case letters, digits, _ and -, at most 32")
         return exchanges
 
@@ -153,12 +168,6 @@ def exchange_of(topic_name: str) -> str:
     return topic_name.removesuffix(DEAD_LETTER_SUFFIX).rpartition(".")[2]
 
 
-def _is_name(name: str) -> bool:
-    import re  # noqa: PLC0415 - placeholder
-
-    return re.match(_NAME, name) is not None
-
-
 class _UniqueKeyLoader(yaml.SafeLoader):
     """PyYAML takes the last of two equal keys in silence; this refuses them."""
 
@@ -166,7 +175,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         """Build a mapping; ConstructorError if a key comes twice."""
         seen: set[str] = set()
         for key_node, _ in node.value:
-            key = str(self.construct_object(key_node, deep=True))  # type: ignore[no-untyped-call]  # PyYAML's stub
+            key = str(self.construct_object(key_node, deep=True))
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} comes twice", key_node.start_mark)
             seen.add(key)
@@ -208,11 +217,11 @@ def _catalog(file: _File) -> TopicCatalog:
 def _topics_of(exchange: Exchange, file: _File) -> list[Topic]:
     def make(data_type: str, partitions: int) -> Topic:
         name = f"market.{exchange.asset_class}.{data_type}.{exchange.name}"
-        config = _topic_config(file.data_types.get(data_type, _DataType()))  # type: ignore[call-overload]  # a Literal
+        config = _topic_config(getattr(file.data_types, data_type))
         return Topic(name, exchange.asset_class, data_type, exchange.name, partitions, config)
 
     def dead_letters(topic: Topic) -> Topic:
-        config = _topic_config(file.data_types.get("dead_letters", _DataType()))
+        config = _topic_config(file.data_types.dead_letters)
         config["max.message.bytes"] = str(_DEAD_LETTER_BYTES_MAX)
         return Topic(topic.dead_letter_name, exchange.asset_class, "dead_letters", exchange.name, 1, config)
 
@@ -224,5 +233,5 @@ def _topic_config(data_type: _DataType) -> dict[str, str]:
     config = {"message.timestamp.type": "LogAppendTime"}
     if data_type.compacted:
         return config | {"cleanup.policy": "compact"}
-    retention = -1 if data_type.retention_days is None else int(data_type.retention_days * _DAY_MS)
-    return config | {"cleanup.policy": "delete", "retention.ms": str(retention)}
+    retention_ms = int((data_type.retention_days or 0) * _DAY_MS)
+    return config | {"cleanup.policy": "delete", "retention.ms": str(retention_ms)}
