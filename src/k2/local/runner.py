@@ -59,6 +59,7 @@ class ComponentRunner:
     ) -> None:
         self.component = component
         self.error: K2Error | None = None
+        self.failure = ""
         self._directory = directory
         self._ports = ports
         self._settings = settings
@@ -97,11 +98,11 @@ class ComponentRunner:
         if child is not None:
             child.signal(number)
 
-    def explain(self) -> str:
+    def _explain(self, detail: str) -> str:
         """Return what is wrong and the last lines of the log."""
         log = self._directory.log(self.component.name)
         quoted = "\n".join(f"    {line}" for line in last_lines(log, _QUOTED_LINES))
-        return f"{self.component.name} {self.status.detail}\n  the last lines of {log}:\n{quoted}"
+        return f"{self.component.name} {detail}\n  the last lines of {log}:\n{quoted}"
 
     def _run(self) -> None:
         try:
@@ -183,6 +184,7 @@ class ComponentRunner:
             except UnhealthyError as error:
                 problem = str(error)
             else:
+                self.failure = ""
                 self._publish(State.HEALTHY, "", process=child.identity())
                 return _End.HEALTHY, ""
             if self._clock.monotonic() > deadline:
@@ -235,6 +237,8 @@ class ComponentRunner:
         if not was_healthy:
             self.component.before_retry()
         state = State.FAILING if restart.failing else State.RESTARTING
+        if restart.failing:
+            self.failure = self._explain(detail)
         self._publish(state, detail, process=None)
         return not self._stop.wait(restart.pause_seconds)
 

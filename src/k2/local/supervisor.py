@@ -99,5 +99,5 @@ class Supervisor:
 def _raise_failure(runner: ComponentRunner) -> None:
     if runner.error is not None:
         raise runner.error
-    if runner.status.state is State.FAILING:
-        raise UnavailableError(f"{runner.explain()}\n  mend that, then start again", dependency=runner.component.name)
+    if runner.failure:
+        raise UnavailableError(f"{runner.failure}\n  mend that, then start again", dependency=runner.component.name)
