@@ -1,0 +1,16 @@
+"""What tests of several folders share: one real broker and registry, started when the first test asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from k2.kafka.settings import KafkaSettings
+from k2.local.platform import LocalPlatform
+
+
+@pytest.fixture(scope="session")
+def kafka_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSettings]:
+    with LocalPlatform(tmp_path_factory.mktemp("log") / "data", components=("kafka", "registry")) as platform:
+        yield platform.settings().kafka
