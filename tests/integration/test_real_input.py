@@ -1,6 +1,6 @@
 """Real ticks, a live market beside them, and processes killed in between: the answers equal the files, exactly.
 
-What is expected is computed here from the CSV files with the standard library alone; no code is shared with the importer.
+What is expected is computed from the CSV files with the standard library alone; no code is shared with the importer.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Reads ASX tick files (trades, quotes, companies) into rows, exactly and with every line accounted for.
 
-A file has no header. Trades: Date, Time, Price, Volume, Qualifiers, Venue, BuyerID. Quotes: Date, Time, Bid, Ask, BidVolume,
-AskVolume. Dates are MM/DD/YYYY, times HH:MM:SS.mmm in Sydney. There is no trade id, and equal lines are genuine prints: a record's
-identity is (file, line). A local time that the clocks pass twice is taken as the first; one that they skip is a bad line.
+A file has no header. Trades: Date, Time, Price, Volume, Qualifiers, Venue, BuyerID. Quotes: Date, Time, Bid, Ask,
+BidVolume, AskVolume. Dates are MM/DD/YYYY, times HH:MM:SS.mmm in Sydney. There is no trade id, and equal lines are
+genuine prints: a record's identity is (file, line). A local time that the clocks pass twice is taken as the first; one
+that they skip is a bad line.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ def tick_files(directory: Path) -> list[TickFile]:
     unknown = [str(path.relative_to(directory)) for _, path in paths if path.stem not in symbols]
     if unknown:
         raise ConfigurationError(
-            f"expected the companies of all files in {COMPANIES_FILE}, found none for {', '.join(unknown)}: add them there, or move the files away"
+            f"expected the companies of all files in {COMPANIES_FILE}, found none for {', '.join(unknown)}: "
+            "add them there, or move the files away"
         )
     return [TickFile(path, kind, symbols[path.stem]) for kind, path in paths]
 
@@ -178,8 +180,8 @@ def _refuse(file: TickFile, bad: pl.DataFrame, expected: str) -> None:
         return
     shown = "\n".join(f"  {file.path}:{line}: {text[:120]!r}" for line, text in _first(bad))
     raise ConfigurationError(
-        f"expected {expected}, found {len(bad)} lines that have not, of {file.data_type} of {file.symbol}; nothing of the file "
-        f"was sent. Mend or remove the lines:\n{shown}"
+        f"expected {expected}, found {len(bad)} lines that have not, of {file.data_type} of {file.symbol}; "
+        f"nothing of the file was sent. Mend or remove the lines:\n{shown}"
     )
 
 

@@ -73,7 +73,7 @@ class Channel:
         self._producer.flush(FLUSH_SECONDS)
 
     def mark_end(self, data_type: str, rows: pl.DataFrame) -> None:
-        """Send one end-of-stream marker a source and symbol; `rows` has last_sequence, last_source_sequence, records."""
+        """Send one end-of-stream marker a source and symbol; `rows` are as `ends_of` makes them."""
         values = [self._marker(data_type, row) for row in rows.iter_rows(named=True)]
         keys = [json.dumps([row["source"], row["symbol"], data_type]).encode() for row in rows.iter_rows(named=True)]
         self._producer.send(self.topic("status").name, keys, values)

@@ -25,7 +25,7 @@ SILENCE_SECONDS_MAX: Final = 30.0
 
 
 class HeldSource:
-    """Finds the highest source_sequence held of one source and symbol. A source of one symbol lies in one partition, in order."""
+    """Finds the highest source_sequence held of a source of one symbol, which lies in one partition, in order."""
 
     def __init__(
         self,
@@ -68,7 +68,8 @@ class HeldSource:
                     highest = max(highest, _highest(rows, source))
                 if self._clock.monotonic() - heard > SILENCE_SECONDS_MAX:
                     raise UnavailableError(
-                        f"the log of {topic.name} was silent for {SILENCE_SECONDS_MAX:.0f} s before offset {end}; try again",
+                        f"the log of {topic.name} was silent for {SILENCE_SECONDS_MAX:.0f} s before offset {end}: "
+                        "try again",
                         dependency="kafka",
                     )
         finally:

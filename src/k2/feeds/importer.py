@@ -33,7 +33,7 @@ def import_files(
 ) -> list[Imported]:
     """Import each file; `on_progress(file, done, records)` is told after each chunk.
 
-    Every file is read and checked before the first record is sent. Once a file's end marker is in the log, its records are too.
+    Every file is read and checked before the first record is sent. A file's end marker follows its records.
     """
     rows_of = [(file, read_ticks(file)) for file in files]
     return [_import(file, rows, channel, held, on_progress) for file, rows in rows_of]
