@@ -38,19 +38,9 @@ def decide(
     topic: Topic, head: TableHead, identity: LogIdentity, ranges: Mapping[TopicPartition, LogRange]
 ) -> Followed | Refused:
     """Compare a topic as it is with what its table has registered."""
-    same_name = [log for log in head.logs if log.topic == topic.name]
-    if not same_name:
-        return Refused(topic, _unregistered(topic, head), unregistered=True)
-    exact = [log for log in same_name if (log.cluster_id, log.topic_id) == (identity.cluster_id, identity.topic_id)]
-    if not exact:
-        return Refused(topic, _another_log(topic, head, same_name[-1], identity))
-    log = exact[-1]
-    if log.partitions != identity.partitions:
-        return Refused(
-            topic,
-            f"topic {topic.name}: expected {log.partitions} partitions, as registered, found {identity.partitions}: a "
-            "symbol's records may lie in two partitions; create the topic anew and accept it as a new log",
-        )
+    log = _registered(topic, head, identity)
+    if isinstance(log, Refused):
+        return log
     seams: dict[int, int] = {}
     for partition in range(log.partitions):
         seam = head.seam.next_offset(LogPartition(log.log_id, partition))
@@ -62,6 +52,22 @@ def decide(
             return Refused(topic, fault)
         seams[partition] = seam
     return Followed(topic, log, seams)
+
+
+def _registered(topic: Topic, head: TableHead, identity: LogIdentity) -> RegisteredLog | Refused:
+    """Return the registered log that the topic is, if it is the newest of its name."""
+    newest = head.log_of(topic.name)
+    if newest is None:
+        return Refused(topic, _unregistered(topic, head), unregistered=True)
+    if (newest.cluster_id, newest.topic_id) != (identity.cluster_id, identity.topic_id):
+        return Refused(topic, _another_log(topic, head, newest, identity))
+    if newest.partitions != identity.partitions:
+        return Refused(
+            topic,
+            f"topic {topic.name}: expected {newest.partitions} partitions, as registered, found {identity.partitions}: "
+            "a symbol's records may lie in two partitions; create the topic anew and accept it as a new log",
+        )
+    return newest
 
 
 def misfit(table: str, topic: str, partition: int, seam: int, extent: LogRange) -> str | None:

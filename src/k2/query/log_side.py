@@ -86,7 +86,7 @@ class LogSide:
         live = {
             (item.topic.name, number): ranges[item.topic.name, number]
             for item in followed
-            if item.log in head.logs
+            if item.log == head.log_of(item.topic.name)
             for number in range(item.log.partitions)
             if (item.topic.name, number) in ranges
         }
@@ -247,7 +247,7 @@ def _check_reaches(
 ) -> None:
     """See that no log ends below the seam: it would not be the one that the table was built from."""
     for log in logs:
-        for number in range(log.partitions):
+        for number in range(log.partitions if head.log_of(log.topic) == log else 0):
             extent, seam = live.get((log.topic, number)), head.seam.next_offset(LogPartition(log.log_id, number))
             if extent is not None and seam is not None and extent.end < seam:
                 shortfalls.add(LogIdentityError(misfit(head.table_name, log.topic, number, seam, extent) or ""))

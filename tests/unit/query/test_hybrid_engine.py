@@ -411,3 +411,28 @@ def test_stats_count_what_was_answered(hybrid: SimulatedHybrid) -> None:
     stats = hybrid.engine.get_stats()
 
     assert (stats["queries"], stats["rows"], stats["rows_from_log"]) == (1, 1, 1)
+
+
+def test_rows_of_a_log_that_was_left_behind_stay_in_the_answer(hybrid: SimulatedHybrid) -> None:
+    for number in range(4):
+        hybrid.market.append(ASX.name, "BHP", number)
+    hybrid.market.commit(ASX.name, home(hybrid, "BHP"))
+    hybrid.market.create(ASX.name, "id-2")
+    hybrid.market.register(ASX.name)
+    hybrid.market.append(ASX.name, "BHP", 9)
+    hybrid.tail.step()
+
+    answer = ask(hybrid)
+
+    assert times(answer) == [0, 1, 2, 3, 9]
+    assert answer.table["log_id"].to_pylist() == [0, 0, 0, 0, 2]
+
+
+def test_a_log_that_the_table_has_left_cannot_come_back_unnoticed(hybrid: SimulatedHybrid) -> None:
+    hybrid.market.create(ASX.name, "id-2")
+    hybrid.market.register(ASX.name)
+    hybrid.market.create(ASX.name, "id-1")
+    hybrid.tail.step()
+
+    with pytest.raises(LogIdentityError, match="expected topic id id-2, found id-1"):
+        ask(hybrid)
