@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from k2.api.settings import ApiSettings
 from k2.common.errors import ConfigurationError
+from k2.feeds.settings import FeedSettings
 from k2.ingestion.settings import IngestionSettings
 from k2.kafka.settings import KafkaSettings
 from k2.local.settings import LocalSettings
@@ -58,6 +59,7 @@ class Settings(BaseModel):
     kafka: KafkaSettings = Field(default_factory=KafkaSettings, description="The log and its schema registry")
     catalog: CatalogSettings = Field(default_factory=CatalogSettings, description="The Iceberg catalog and warehouse")
     valkey: ValkeySettings = Field(default_factory=ValkeySettings, description="The cache")
+    feeds: FeedSettings = Field(default_factory=FeedSettings, description="Importer and simulated market")
     ingestion: IngestionSettings = Field(default_factory=IngestionSettings, description="The ingest worker")
     query: QuerySettings = Field(default_factory=QuerySettings, description="Hybrid queries")
     api: ApiSettings = Field(default_factory=ApiSettings, description="The REST API")

@@ -106,7 +106,11 @@ def simulate(
     log = get_logger(__name__)
     log.info("simulation_started", run=market.run.run_id, rate=rate, symbols=symbols, seed=seed)
     with bootstrap.feed(settings, "sim") as feed:
-        pacer = None if start is not None else Pacer(clock, start_ns=start_ns, catch_up_seconds_max=5.0)
+        pacer = (
+            None
+            if start is not None
+            else Pacer(clock, start_ns=start_ns, catch_up_seconds_max=settings.feeds.catch_up_seconds_max)
+        )
         played = play(
             market, feed.channel, clock=clock, pacer=pacer, is_stopped=lambda: bool(stopped), on_progress=lambda _: None
         )

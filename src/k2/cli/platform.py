@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from k2.cli.options import DataDirOption  # noqa: TC001 - typer evaluates annotations
+from k2.cli.options import DataDirOption
 
 if TYPE_CHECKING:
     import threading

@@ -2,7 +2,7 @@
 
 An event either renews the quote or is a trade. A trade happens at the bid or the ask that stood before it, for
 at most the size that stood there; it takes the whole level, and both prices step away by one tick, or leaves a rest.
-Prices are whole ticks: the bid walks and is drawn back to the symbol's anchor, the ask is at least one tick above it.
+Prices are whole ticks: the bid walks and is drawn back to the symbol's anchor, the ask is at least one tick above.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from k2.feeds.market import Market, MarketSlice
 
 _NAP_SECONDS_MAX: Final = 0.1
+_NAP_SECONDS_MIN: Final = 1e-4
 _SECOND_NS: Final = 1_000_000_000
 
 
@@ -50,7 +51,7 @@ class Played:
 
 
 class Pacer:
-    """Waits until a slice is due. What is late is made up for, up to a bound; beyond it, all that follows moves back."""
+    """Waits until a slice is due. A delay is made up for, up to a bound; beyond it, all that follows moves back."""
 
     def __init__(self, clock: Clock, *, start_ns: int, catch_up_seconds_max: float) -> None:
         self._clock = clock
@@ -62,7 +63,7 @@ class Pacer:
     def wait_for(self, time_ns: int, *, is_stopped: Callable[[], bool]) -> None:
         """Return once the run's time is `time_ns`, or as soon as it is stopped."""
         due = self._origin + (time_ns - self._start_ns) / _SECOND_NS
-        while not is_stopped() and (left := due - self._clock.monotonic()) > 0:
+        while not is_stopped() and (left := due - self._clock.monotonic()) > _NAP_SECONDS_MIN:
             self._clock.sleep(min(left, _NAP_SECONDS_MAX))
         late = self._clock.monotonic() - due
         if late > self._catch_up_seconds_max:

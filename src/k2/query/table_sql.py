@@ -34,7 +34,10 @@ class TableSql:
             raise QueryError(f"the SQL cannot be read: {_first_line(error)}") from error
         if len(statements) != 1 or statements[0].type not in _ALLOWED:
             raise QueryError("expected one SELECT (or EXPLAIN), found something else: the tables are read only")
-        config = {"memory_limit": f"{self._memory_limit_bytes}B", "threads": self._threads}
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": f"{self._memory_limit_bytes}B",
+            "threads": self._threads,
+        }
         with duckdb.connect(":memory:", config=config) as database:
             self._make_views(database)
             self._lock(database)
