@@ -107,7 +107,7 @@ class ArtifactCache:
         home = self.root / "components" / f"{component.name}-{component.version}-{component.fingerprint}"
         if _is_whole(home):
             return home
-        with file_errors(self.root), FileLock(self.root / f"{component.name}.lock"):
+        with file_errors(self.root, instead="set XDG_CACHE_HOME to another place"), FileLock(self.root / f"{component.name}.lock"):
             if not _is_whole(home):
                 self._require_space(component)
                 self._install(component, home, progress)

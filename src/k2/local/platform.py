@@ -172,14 +172,8 @@ class LocalPlatform:
 
     def _begin(self) -> None:
         with file_errors(self.directory.root):
-            self._ports = PortBook(
-                self._cache_dir / "ports",
-                fixed=self._settings.ports,
-                remembered=_remembered(read_json_or_empty(self.directory.ports_file)),
-            )
-            for component in self._components:
-                for name in component.port_names:
-                    self._ports.take(name)
+            self._take_ports()
+            assert self._ports is not None
             api_key(self.directory)
             self._supervisor = Supervisor(
                 self._components, self.directory, self._ports, self._settings, self._clock, self._on_change
@@ -187,6 +181,19 @@ class LocalPlatform:
             self._write_endpoints()
             self._write_description()
         self._supervisor.start()
+
+    def _take_ports(self) -> None:
+        remembered = _remembered(read_json_or_empty(self.directory.ports_file))
+        ports = PortBook(self._cache_dir / "ports", fixed=self._settings.ports, remembered=remembered)
+        try:
+            with file_errors(self._cache_dir, instead="set XDG_CACHE_HOME to another place"):
+                for component in self._components:
+                    for name in component.port_names:
+                        ports.take(name)
+        except K2Error:
+            ports.close()
+            raise
+        self._ports = ports
 
     def _on_change(self, status: ComponentStatus) -> None:
         now = self._clock.monotonic()

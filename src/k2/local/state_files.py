@@ -58,16 +58,16 @@ def read_json_or_empty(path: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def file_errors(root: Path) -> Iterator[None]:
+def file_errors(root: Path, *, instead: str = "choose another --data-dir") -> Iterator[None]:
     """Turn the system's errors about a directory into one that says what to do."""
     try:
         yield
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise ConfigurationError(f"no space is left for {root}: free some, or choose another --data-dir") from error
+            raise ConfigurationError(f"no space is left for {root}: free some, or {instead}") from error
         raise ConfigurationError(
             f"expected a directory that can be written at {root}, found: {error.strerror} ({error.filename}): "
-            "check its permissions, or choose another --data-dir"
+            f"check its permissions, or {instead}"
         ) from error
 
 
