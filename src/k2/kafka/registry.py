@@ -28,6 +28,9 @@ Compatibility = Literal[
 ]
 
 
+COMPATIBILITY: Final[Compatibility] = "BACKWARD_TRANSITIVE"
+
+
 class UnknownSchemaError(RecordError):
     """The registry answers, and has no schema of this id."""
 
@@ -48,6 +51,7 @@ class SchemaRegistry:
         if settings.registry_user is not None:
             password = settings.registry_password
             auth = httpx2.BasicAuth(settings.registry_user, password.get_secret_value() if password else "")
+        self._ruled: set[str] = set()
         self._url = settings.registry_url.rstrip("/")
         self._client = httpx2.Client(
             timeout=settings.request_timeout_seconds, auth=auth, headers={"Content-Type": _JSON}, transport=transport
@@ -56,10 +60,16 @@ class SchemaRegistry:
     def register(self, subject: str, schema_text: str) -> int:
         """Return the id of the schema under `subject`, registered if it is new.
 
+        A subject without a rule of its own gets BACKWARD_TRANSITIVE first: K2 reads all that was ever written.
+
         Raises:
             ConfigurationError: the schema is not compatible with the earlier ones, or is no schema.
             UnavailableError: the registry is down or busy.
         """
+        if subject not in self._ruled:
+            if self.compatibility(subject) is None:
+                self.set_compatibility(subject, COMPATIBILITY)
+            self._ruled.add(subject)
         path = f"/subjects/{quote(subject, safe='')}/versions"
         answer = self._ask("POST", path, {"schema": schema_text, "schemaType": "AVRO"})
         if answer.status_code == HTTPStatus.OK:
