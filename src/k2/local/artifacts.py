@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 LOCK_FILE: Final = "components.lock.json"
+CACHE_REMEDY: Final = "set XDG_CACHE_HOME to another place"
 _COMPLETE: Final = ".complete"
 _KEEP_FREE: Final = 3  # archive, what is in it, and some room
 
@@ -107,7 +108,7 @@ class ArtifactCache:
         home = self.root / "components" / f"{component.name}-{component.version}-{component.fingerprint}"
         if _is_whole(home):
             return home
-        with file_errors(self.root, instead="set XDG_CACHE_HOME to another place"), FileLock(self.root / f"{component.name}.lock"):
+        with file_errors(self.root, instead=CACHE_REMEDY), FileLock(self.root / f"{component.name}.lock"):
             if not _is_whole(home):
                 self._require_space(component)
                 self._install(component, home, progress)

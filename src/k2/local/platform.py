@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from k2.common.clock import Clock, SystemClock
 from k2.common.errors import ConfigurationError, K2Error, UnavailableError
+from k2.local.artifacts import CACHE_REMEDY
 from k2.local.assembly import SERVICES, build_components
 from k2.local.component import ComponentStatus, Site, State
 from k2.local.description import PlatformDescription, orphans, read_description, running_supervisor, to_json
@@ -186,7 +187,7 @@ class LocalPlatform:
         remembered = _remembered(read_json_or_empty(self.directory.ports_file))
         ports = PortBook(self._cache_dir / "ports", fixed=self._settings.ports, remembered=remembered)
         try:
-            with file_errors(self._cache_dir, instead="set XDG_CACHE_HOME to another place"):
+            with file_errors(self._cache_dir, instead=CACHE_REMEDY):
                 for component in self._components:
                     for name in component.port_names:
                         ports.take(name)
