@@ -158,8 +158,9 @@ class Market:
 
     def ends(self, data_type: str) -> pl.DataFrame:
         """Return how far each symbol came: symbol, last_sequence, last_source_sequence, source, records."""
-        sequences = pl.Series("last_sequence", self._sequences[data_type], dtype=pl.Int64)
-        counters = pl.Series("last_source_sequence", self._counters[data_type], dtype=pl.Int64)
+        # Copies: Polars would look at the counters themselves, which the next slice moves.
+        sequences = pl.Series("last_sequence", self._sequences[data_type].copy(), dtype=pl.Int64)
+        counters = pl.Series("last_source_sequence", self._counters[data_type].copy(), dtype=pl.Int64)
         frame = pl.DataFrame([self._names.alias("symbol"), sequences, counters]).filter(pl.col("last_sequence") > 0)
         return frame.with_columns(source=pl.lit(self.run.run_id), records=pl.col("last_sequence"))
 
