@@ -10,7 +10,9 @@ from k2.cli.options import DataDirOption
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Sequence
 
+    from k2.local.component import ComponentStatus
     from k2.local.layout import DataDirectory
     from k2.local.settings import LocalSettings
     from k2.settings import Settings
@@ -170,7 +172,9 @@ def _start_detached(directory: DataDirectory, names: tuple[str, ...], local: Loc
     with Progress(names) as progress:
         pid = start_detached(directory, names, local, clock, observe=progress.observe)
     description = read_description(directory)
-    print_ready(description.components if description else (), directory, clock.monotonic() - began, pid=pid)
+    components = description.components if description else ()
+    print_ready(components, directory, clock.monotonic() - began, pid=pid)
+    _ask_first(directory, components, began, stop=None)
 
 
 def _run_here(directory: DataDirectory, names: tuple[str, ...], local: LocalSettings) -> None:
@@ -192,11 +196,24 @@ def _run_here(directory: DataDirectory, names: tuple[str, ...], local: LocalSett
         raise typer.Exit(_EXIT_INTERRUPTED)
     try:
         print_ready(platform.statuses(), directory, clock.monotonic() - began, pid=None)
+        _ask_first(directory, platform.statuses(), began, stop=stop)
         stop.wait()
         typer.echo("stopping ...")
     finally:
         platform.stop()
     typer.echo(f"stopped; the state stays in {directory.root}")
+
+
+def _ask_first(
+    directory: DataDirectory, components: Sequence[ComponentStatus], began: float, *, stop: threading.Event | None
+) -> None:
+    """Show a first answer where a market streams in."""
+    from k2.cli.first_answer import show_first_answer
+    from k2.common.clock import SystemClock
+
+    addresses = {component.name: component.address for component in components}
+    if {"api", "simulator"} <= addresses.keys():
+        show_first_answer(directory, addresses["api"], SystemClock(), began=began, stop=stop)
 
 
 def _stop_on_signals(stop: threading.Event) -> None:
