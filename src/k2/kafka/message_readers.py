@@ -143,9 +143,11 @@ class _TranscodingReader:
     def _translate(self, message: bytes) -> bytes:
         source = io.BytesIO(message)
         source.seek(FRAME_BYTES)
-        record = fastavro.schemaless_reader(source, self._writer, self._reader)
+        fastavro.schemaless_reader(source, self._writer)  # reads every field; leaving one out would not check its end
         if source.tell() != len(message):
             raise ValueError(f"{len(message) - source.tell()} bytes after the record")
+        source.seek(FRAME_BYTES)
+        record = fastavro.schemaless_reader(source, self._writer, self._reader)
         target = io.BytesIO()
         target.write(self._frame)
         fastavro.schemaless_writer(target, self._reader, record)
