@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
+import pyarrow.compute as pc
 
 from k2.common.errors import ConfigurationError, K2Error, OverloadedError, QueryError, UnavailableError
 from k2.kafka.topics import exchange_of
@@ -16,19 +17,21 @@ from k2.query.certificate import AsOf
 from k2.query.log_side import LogRows, LogSide, Shortfalls, with_token
 from k2.query.merging import (
     FROM_LOG,
-    LOG_ROWS,
     answer_columns,
-    log_table,
+    answer_schema,
+    log_rows,
     matching,
+    merged,
     newest_statement,
     rows_statement,
     stored_at,
     strays_in,
+    within,
 )
 from k2.query.on_demand import OnDemandReader
 from k2.query.request import Answer, QueryRequest, SymbolSummary
 from k2.query.symbols import SymbolCounter
-from k2.schemas.records import RECORD_TYPES
+from k2.schemas.records import ORDER, RECORD_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -166,14 +169,13 @@ class HybridQueryEngine:
                     {(topic_of[at.log_id], at.partition): known.next_offset for at, known in seam.partitions.items()}
                 )
             draft.lap("pin")
-            log_rows = self._read_log(request, draft, topics, token)
+            held = self._read_log(request, draft, topics, token)
             draft.lap("log")
-        logged = log_table(log_rows.frames, request)
+        logged = log_rows(held.frames, request)
         stored = None if token is None else stored_at(token)
         draft.start_ns, draft.end_ns = self._range(request, draft, logged, stored)
-        condition = matching(request, draft.start_ns, draft.end_ns)
-        self._read_rows(request, draft, condition, stored, logged)
-        draft.lap("rows")
+        self._read_rows(request, draft, stored, logged)
+        draft.lap("merge")
         head_logs = {} if draft.pinned is None else {log.log_id: log.topic for log in draft.pinned.head.logs}
         strays = strays_in(draft.rows, draft.partitions) if head_logs and token is None else set()
         return draft, {head_logs[log_id] for log_id in strays}
@@ -214,7 +216,7 @@ class HybridQueryEngine:
         return rows
 
     def _range(
-        self, request: QueryRequest, draft: Draft, logged: pa.Table | None, stored: Condition | None
+        self, request: QueryRequest, draft: Draft, logged: pl.DataFrame | None, stored: Condition | None
     ) -> tuple[int | None, int | None]:
         newest = None
         if request.window_minutes is not None and request.anchor == "latest":
@@ -222,11 +224,11 @@ class HybridQueryEngine:
         return range_of(request, now_ns=self._clock.time_ns(), newest_ns=newest)
 
     def _newest(
-        self, request: QueryRequest, draft: Draft, logged: pa.Table | None, stored: Condition | None
+        self, request: QueryRequest, draft: Draft, logged: pl.DataFrame | None, stored: Condition | None
     ) -> int | None:
         found: list[int] = []
         if logged is not None:
-            found.append(int(pl.from_arrow(logged.select(["ts_event_ns"])).to_series().max()))  # type: ignore[union-attr, arg-type]  # an Arrow table gives a frame; int64 gives an int
+            found += logged.select(pl.col("ts_event_ns").max()).to_series().to_list()
         condition = matching(request, None, None)
         condition = condition if stored is None else condition & stored
         files = self._files(request, draft, None, None)
@@ -237,29 +239,17 @@ class HybridQueryEngine:
         return max(found, default=None)
 
     def _read_rows(
-        self,
-        request: QueryRequest,
-        draft: Draft,
-        condition: Condition,
-        stored: Condition | None,
-        logged: pa.Table | None,
+        self, request: QueryRequest, draft: Draft, stored: Condition | None, logged: pl.DataFrame | None
     ) -> None:
         limit = min(request.limit or self._settings.rows_max, self._settings.rows_max)
-        files = self._files(request, draft, draft.start_ns, draft.end_ns)
-        statement, values = rows_statement(
-            draft.record_type,
-            draft.columns,
-            condition,
-            stored=stored,
-            has_files=bool(files),
-            has_log_rows=logged is not None,
-            limit=limit + 1,
+        if logged is not None:
+            logged = within(logged, request, draft.start_ns, draft.end_ns)
+        schema = answer_schema(draft.record_type, [*draft.columns, *ORDER])
+        table = self._read_files(
+            request, draft, stored, limit=limit + 1, ordered=logged is None or request.limit is not None
         )
-        if files:
-            values["files"] = files
-        if logged is None and not files:
-            logged = self._tail.empty(request.data_type).to_arrow()
-        rows = self._scanner.fetch(statement, values, tables={} if logged is None else {LOG_ROWS: logged})
+        draft.lap("files")
+        rows = merged(table, logged, schema)
         draft.truncated = rows.num_rows > limit
         if draft.truncated and request.limit is None:
             raise QueryError(
@@ -267,7 +257,20 @@ class HybridQueryEngine:
                 "it with a limit"
             )
         draft.rows = rows.slice(0, limit)
-        draft.rows_from_log = int(pl.from_arrow(draft.rows.select([FROM_LOG])).to_series().sum())  # type: ignore[union-attr]  # an Arrow table gives a frame
+        draft.rows_from_log = pc.sum(draft.rows[FROM_LOG]).as_py() or 0
+
+    def _read_files(
+        self, request: QueryRequest, draft: Draft, stored: Condition | None, *, limit: int, ordered: bool
+    ) -> pa.Table | None:
+        files = self._files(request, draft, draft.start_ns, draft.end_ns)
+        draft.lap("plan")
+        if not files:
+            return None
+        condition = matching(request, draft.start_ns, draft.end_ns)
+        condition = condition if stored is None else condition & stored
+        names = list(dict.fromkeys([*draft.columns, *ORDER]))
+        statement, values = rows_statement(draft.record_type, names, condition, limit=limit, ordered=ordered)
+        return self._scanner.fetch(statement, {**values, "files": files})
 
     def _files(self, request: QueryRequest, draft: Draft, start_ns: int | None, end_ns: int | None) -> list[str]:
         if draft.pinned is None:

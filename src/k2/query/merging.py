@@ -1,4 +1,4 @@
-"""Builds the one statement of an answer: the table's rows and the log's, cut at the seam, in order.
+"""Merges the two sides of an answer, cut at the seam: the statement for the table's rows, and the order of both.
 
 Statements consist of fixed text and the names of known columns; every value is bound (so S608 does not apply).
 """
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from k2.common.errors import QueryError
-from k2.query.scan import Condition, files_source, null_column, quoted_columns
+from k2.query.scan import Condition, files_source, quoted_columns
 from k2.schemas.arrow import arrow_schema
 from k2.schemas.records import ORDER, Origin, RecordType
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from k2.query.certificate import AsOf, PartitionRead
     from k2.query.request import QueryRequest, RowKey
 
-LOG_ROWS: Final = "log_rows"
-"""Name under which the log's rows are known to the statement."""
 FROM_LOG: Final = "k2_from_log"
 """Column that says which side a row came from; not part of the answer."""
 _REPLAY: Final = "replay"
@@ -45,7 +44,7 @@ def answer_schema(record_type: RecordType, columns: Sequence[str]) -> pa.Schema:
     """Return the Arrow schema of an answer: the table's, but rows that no commit has stored have no commit columns."""
     schema = arrow_schema(record_type)
     fields = []
-    for name in columns:
+    for name in dict.fromkeys(columns):
         field = schema.field(name).remove_metadata()
         commit = record_type.field(name).origin is Origin.COMMIT
         fields.append(field.with_nullable(True) if commit else field)
@@ -86,45 +85,66 @@ def stored_at(token: AsOf) -> Condition:
     return Condition(f"({' OR '.join(clauses) or 'false'}) AND {replayed}", values)
 
 
-def log_table(frames: Sequence[pl.DataFrame], request: QueryRequest) -> pa.Table | None:
-    """Return the log's rows as one Arrow table, None if there are none."""
+def log_rows(frames: Sequence[pl.DataFrame], request: QueryRequest) -> pl.DataFrame | None:
+    """Return the log's rows as one frame, None if there are none; the frames hold only the symbol's rows."""
     if not frames:
         return None
     rows = pl.concat(frames)
     if request.exchange is not None:
         rows = rows.filter(pl.col("exchange") == request.exchange)
-    return rows.to_arrow() if rows.height else None
+    return rows if rows.height else None
+
+
+def within(rows: pl.DataFrame, request: QueryRequest, start_ns: int | None, end_ns: int | None) -> pl.DataFrame:
+    """Return the log's rows in the range, after the place where a page begins: as `matching` says of stored rows."""
+    if start_ns is not None:
+        rows = rows.filter(pl.col("ts_event_ns") >= start_ns)
+    if end_ns is not None:
+        rows = rows.filter(pl.col("ts_event_ns") < end_ns)
+    if request.after is not None:
+        rows = rows.filter(_after(_key(request.after)))
+    return rows
 
 
 def rows_statement(
-    record_type: RecordType,
-    columns: Sequence[str],
-    condition: Condition,
-    *,
-    stored: Condition | None,
-    has_files: bool,
-    has_log_rows: bool,
-    limit: int,
+    record_type: RecordType, names: Sequence[str], condition: Condition, *, limit: int, ordered: bool
 ) -> tuple[str, dict[str, Any]]:
-    """Return the statement that yields an answer's rows in order, and its values.
+    """Return the statement that yields the table's rows, and its values.
 
-    No offset is compared for the table's side: files hold only rows below the seam of the commit that added them, and
-    the pinned snapshot's files were all added by its ancestors, so they are below its seam. The log's rows are from the
-    seam on. So each coordinate comes from exactly one side.
+    No offset is compared: files hold only rows below the seam of the commit that added them, and the pinned snapshot's
+    files were all added by its ancestors, so they are below its seam. The log's rows are from the seam on. So each
+    coordinate comes from exactly one side.
     """
-    names = list(dict.fromkeys([*columns, *ORDER]))
-    parts, values = [], dict(condition.values)
-    if has_files:
-        where = condition if stored is None else condition & stored
-        values |= where.values
-        selected = ", ".join(quoted_columns(names))
-        parts.append(f"SELECT {selected}, 0 AS {FROM_LOG} FROM {files_source(record_type)} WHERE {where.sql}")  # noqa: S608
-    if has_log_rows or not parts:
-        commit = {field.name for field in record_type.fields if field.origin is Origin.COMMIT}
-        selected = ", ".join(null_column(record_type, name) if name in commit else f'"{name}"' for name in names)
-        parts.append(f"SELECT {selected}, 1 AS {FROM_LOG} FROM {LOG_ROWS} WHERE {condition.sql}")  # noqa: S608
-    values["limit"] = limit
-    return f"{' UNION ALL '.join(parts)} ORDER BY {', '.join(ORDER)} LIMIT $limit", values
+    selected, source = ", ".join(quoted_columns(names)), files_source(record_type)
+    order = f"ORDER BY {', '.join(ORDER)} " if ordered else ""
+    statement = f"SELECT {selected} FROM {source} WHERE {condition.sql} {order}LIMIT $limit"  # noqa: S608
+    return statement, {**condition.values, "limit": limit}
+
+
+def merged(stored: pa.Table | None, logged: pl.DataFrame | None, schema: pa.Schema) -> pa.Table:
+    """Return the rows of both sides in order, with the columns of `schema` and one that says which side they are from.
+
+    Stored rows alone are in order already.
+    """
+    sides = []
+    if stored is not None:
+        sides.append(_side(stored, schema, from_log=False))
+    if logged is not None:
+        names = [name for name in schema.names if name in logged.columns]
+        sides.append(_side(logged.select(names).to_arrow(), schema, from_log=True))
+    if logged is None:
+        return sides[0] if sides else _side(schema.empty_table(), schema, from_log=False)
+    rows = pa.concat_tables(sides)
+    return rows.take(pc.sort_indices(rows.select(list(ORDER)), sort_keys=[(name, "ascending") for name in ORDER]))
+
+
+def _side(rows: pa.Table, schema: pa.Schema, *, from_log: bool) -> pa.Table:
+    count = rows.num_rows
+    columns = [
+        rows[field.name].cast(field.type) if field.name in rows.column_names else pa.nulls(count, field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema).append_column(FROM_LOG, pa.repeat(pa.scalar(from_log), count))
 
 
 def newest_statement(record_type: RecordType, condition: Condition) -> str:
@@ -138,6 +158,14 @@ def strays_in(rows: pa.Table, partitions: Sequence[PartitionRead]) -> set[int]:
     pairs = rows.select(["log_id", "log_partition"]).group_by(["log_id", "log_partition"]).aggregate([])
     found = zip(pairs["log_id"].to_pylist(), pairs["log_partition"].to_pylist(), strict=True)
     return {log_id for log_id, partition in found if (log_id, partition) not in read}
+
+
+def _after(place: Sequence[int]) -> pl.Expr:
+    """Return whether a row's key is greater than `place`, compared column by column."""
+    later = pl.lit(value=False)
+    for name, value in reversed(list(zip(ORDER, place, strict=True))):
+        later = (pl.col(name) > value) | ((pl.col(name) == value) & later)
+    return later
 
 
 def _key(after: RowKey) -> tuple[int, int, int, int]:

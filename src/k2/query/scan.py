@@ -126,11 +126,6 @@ def files_source(record_type: RecordType) -> str:
     return f"read_parquet($files, schema = MAP {{{columns}}})"
 
 
-def null_column(record_type: RecordType, name: str) -> str:
-    """Return the SQL of a column that has no value yet."""
-    return f"CAST(NULL AS {_TYPES[record_type.field(name).type]}) AS {name}"
-
-
 def quoted_columns(names: Sequence[str]) -> Iterator[str]:
     """Return the column names as SQL identifiers."""
     return ('"' + name.replace('"', '""') + '"' for name in names)
