@@ -1,0 +1,159 @@
+"""Hybrid answers and the audit on a real broker, registry and catalog."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from confluent_kafka import Producer
+
+from k2 import bootstrap
+from k2.kafka.producer import LogProducer
+from k2.kafka.serialization import encode_frame
+from k2.local.platform import LocalPlatform
+from k2.query.request import QueryRequest
+from k2.schemas.avro import avro_text
+from k2.schemas.records import TRADES
+from k2.settings import load_settings
+from k2.testing.market_rows import market_rows
+
+pytestmark = pytest.mark.platform
+
+TOPIC = "market.simulated.trades.sim"
+MESSAGE_COLUMNS = [field.name for field in TRADES.message_fields]
+
+
+class Market:
+    """A platform's data directory, what was sent to its topic so far, and the engine that answers about it."""
+
+    def __init__(self, settings):
+        self.settings = settings
+        self.producer = LogProducer(settings.kafka)
+        registry = bootstrap.schema_registry(settings)
+        self.schema_id = registry.register(f"{TOPIC}-value", avro_text(TRADES))
+        registry.close()
+        self.side = bootstrap.query_side(settings)
+        self.sent = 0
+
+    def messages(self, count):
+        rows = market_rows(range(self.sent, self.sent + count), symbols=("AAA", "BBB", "CCC", "DDD", "EEE"))
+        self.sent += count
+        return rows["symbol"].to_list(), encode_frame(TRADES, rows.select(MESSAGE_COLUMNS), self.schema_id)
+
+    def send(self, count):
+        symbols, values = self.messages(count)
+        self.producer.send(TOPIC, [symbol.encode() for symbol in symbols], values)
+        self.producer.flush(30)
+
+    def ingest(self):
+        ends = {key: extent.end for key, extent in bootstrap.log_admin(self.settings).ranges(TOPIC).items()}
+        bootstrap.ingest_worker(self.settings, observer=lambda _event: None).run_until(ends, timeout_seconds=60)
+
+    def ask(self, symbol="AAA", **fields):
+        return self.side.engine.query(QueryRequest(data_type="trades", symbol=symbol, exchange="sim", **fields))
+
+    def sequences(self, symbol="AAA", **fields):
+        return self.ask(symbol, **fields).table["source_sequence"].to_pylist()
+
+
+@pytest.fixture(scope="module")
+def services(tmp_path_factory):
+    with LocalPlatform(tmp_path_factory.mktemp("services"), components=("kafka", "registry")) as platform:
+        yield platform
+
+
+@pytest.fixture(scope="module")
+def market(services, tmp_path_factory):
+    kafka = services.settings().kafka
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("K2_KAFKA__BOOTSTRAP_SERVERS", kafka.bootstrap_servers)
+        patch.setenv("K2_KAFKA__REGISTRY_URL", kafka.registry_url)
+        patch.setenv("K2_INGESTION__LOG_END_GRACE_SECONDS", "0")
+        settings = load_settings(tmp_path_factory.mktemp("data"))
+        bootstrap.log_admin(settings).create_topics(bootstrap.topic_catalog(settings).all_topics)
+        made = Market(settings)
+        made.send(20)
+        made.ingest()
+        made.side.start()
+        yield made
+        made.side.stop()
+        made.producer.close()
+
+
+def test_what_was_acknowledged_before_the_question_is_in_the_answer(market):
+    for _ in range(20):
+        market.send(5)
+
+        assert market.sequences()[-1] == market.sent - 5
+
+    answer = market.ask()
+    assert answer.table["source_sequence"].to_pylist() == list(range(0, market.sent, 5))
+    assert answer.certificate.complete
+    assert answer.certificate.rows_from_log > 0
+
+
+def test_an_answer_does_not_change_when_its_rows_are_committed(market):
+    market.send(50)
+    before = market.ask()
+
+    market.ingest()
+    after = market.ask()
+
+    stable = [name for name in before.table.column_names if name not in ("commit_sequence", "written_by")]
+    assert after.table.select(stable).equals(before.table.select(stable))
+    assert after.certificate.rows_from_log < before.certificate.rows_from_log
+    assert market.ask(as_of=before.certificate.as_of).table.select(stable).equals(before.table.select(stable))
+
+
+def test_aborted_transactions_are_no_rows_and_hold_up_no_answer(market):
+    symbols, values = market.messages(10)
+    client = {
+        "bootstrap.servers": market.settings.kafka.bootstrap_servers,
+        "transactional.id": "hybrid",
+        "partitioner": "murmur2_random",
+    }
+    producer = Producer(client)
+    producer.init_transactions(30)
+    for commit in (False, True):
+        producer.begin_transaction()
+        for symbol, value in zip(symbols, values, strict=True):
+            producer.produce(TOPIC, key=symbol.encode(), value=value)
+        if commit:
+            producer.commit_transaction(30)
+        else:
+            producer.abort_transaction(30)
+    # The broker marks the partitions a moment after it has accepted the end of a transaction.
+    deadline = time.monotonic() + 30
+    while market.sequences()[-1] != market.sent - 5 and time.monotonic() < deadline:
+        market.side.tail.look_again(1)
+
+    answer = market.ask()
+
+    assert answer.table["source_sequence"].to_pylist() == list(range(0, market.sent, 5))
+    assert answer.certificate.complete
+
+
+def test_a_tail_that_is_outrun_is_made_up_from_the_log(market):
+    small = market.settings.query.model_copy(update={"tail_bytes_max": 1, "catch_up_seconds_max": 0.2})
+    side = bootstrap.query_side(market.settings.model_copy(update={"query": small}))
+    side.start()
+    market.send(100)
+    deadline = time.monotonic() + 30
+    while side.tail.get_stats()["outrun_chunks"] == 0 and time.monotonic() < deadline:
+        side.tail.look_again(1)
+
+    answer = side.engine.query(QueryRequest(data_type="trades", symbol="BBB", exchange="sim"))
+
+    assert answer.table["source_sequence"].to_pylist() == list(range(1, market.sent, 5))
+    side.stop()
+
+
+def test_the_audit_finds_every_record(market):
+    market.ingest()
+
+    with bootstrap.auditor(market.settings) as auditor:
+        report = auditor.verify()
+
+    totals = report.totals
+    assert report.advice == ()
+    assert (totals["messages"], totals["rows"], totals["lost"], totals["doubled"]) == (market.sent, market.sent, 0, 0)
