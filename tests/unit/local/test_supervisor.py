@@ -136,7 +136,7 @@ def test_what_keeps_dying_is_failing_and_is_not_started_in_a_tight_loop(run):
     settings = QUICK.model_copy(
         update={"restart_pause_seconds": 30.0, "restart_pause_seconds_max": 30.0, "failing_after_deaths": 1}
     )
-    toy = Toy("a", code="raise SystemExit('no licence')")
+    toy = Toy("a", code="raise SystemExit('no licence')", well=False)
 
     started = run(toy, settings=settings, ready=False)
 
