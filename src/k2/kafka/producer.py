@@ -81,15 +81,15 @@ class LogProducer:
         self._raise_failure()
         if left:
             raise UnavailableError(
-                f"{left} messages are not acknowledged by {self._settings.bootstrap_servers} after "
+                f"{min(left, self._sent - self._failed)} messages are not acknowledged by {self._settings.bootstrap_servers} after "
                 f"{timeout_seconds} s; is the broker up? (`k2 status`)",
                 dependency=DEPENDENCY,
             )
 
     @property
     def acknowledged(self) -> int:
-        """Messages that the log has accepted."""
-        return self._sent - self._failed - len(self._producer)
+        """Messages that the log has accepted: exact after a flush, else at least so many."""
+        return max(self._sent - self._failed - len(self._producer), 0)
 
     def close(self) -> None:
         """Give up all connections; what was not flushed is lost."""
