@@ -86,7 +86,7 @@ class HybridQueryEngine:
         self._scanner = scanner
         self._settings = settings
         self._clock = clock
-        on_demand = OnDemandReader(open_reader, settings=settings, clock=clock)
+        on_demand = OnDemandReader(open_reader, decoding=tail.decoding, settings=settings, clock=clock)
         self._log = LogSide(tail=tail, log_facts=log_facts, on_demand=on_demand, settings=settings)
         self._symbols = SymbolCounter(planner=planner, scanner=scanner, tail=tail, settings=settings)
         self._turns = threading.BoundedSemaphore(settings.queries_at_once_max)

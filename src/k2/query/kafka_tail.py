@@ -67,6 +67,7 @@ class KafkaTail:
         self._partitions: dict[TopicPartition, PartitionChunks] = {}
         self._pending: deque[LogBatch] = deque()
         self.placement = Placement()
+        self.decoding = threading.Lock()
         self._leases = Leases(clock, seconds_max=settings.lease_seconds_max)
         self._changed = threading.Condition()
         self._stop = threading.Event()
@@ -284,7 +285,8 @@ class KafkaTail:
         followed = self._applied.followed[batch.topic]
         if batch.offsets and batch.offsets[0] < chunks.view.end:
             batch = batch.where([offset >= chunks.view.end for offset in batch.offsets])
-        decoded = self._decoders[followed.topic.data_type].decode(batch, log_id=followed.log.log_id)
+        with self.decoding:
+            decoded = self._decoders[followed.topic.data_type].decode(batch, log_id=followed.log.log_id)
         self.placement.check(batch, decoded.rows, followed.log.partitions)
         chunks.append(decoded.rows, batch.next_offset, tuple(bad.offset for bad in decoded.bad))
         self._counts["records"] += len(batch)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import polars as pl
 from k2.common.errors import UnavailableError
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Sequence
 
     from k2.common.clock import Clock
@@ -54,11 +54,13 @@ class Found:
 class OnDemandReader:
     """Reads ranges of the log; each read has a connection of its own."""
 
-    def __init__(self, open_reader: OpenReader, *, settings: QuerySettings, clock: Clock) -> None:
+    def __init__(
+        self, open_reader: OpenReader, *, decoding: threading.Lock, settings: QuerySettings, clock: Clock
+    ) -> None:
         self._open_reader = open_reader
         self._settings = settings
         self._clock = clock
-        self._decoding = threading.Lock()
+        self._decoding = decoding
 
     def read(self, ranges: Sequence[MissingRange], symbol: str, decoder: Decodes) -> Found:
         """Return the symbol's rows of all `ranges`.
@@ -92,7 +94,7 @@ class OnDemandReader:
         progress.records += len(batch)
         if len(wanted) == 0:
             return
-        with self._decoding:  # one decoder serves all questions
+        with self._decoding:  # one decoder serves all questions, and the tail
             decoded = decoder.decode(wanted, log_id=item.log_id)
         progress.undecodable += len(decoded.bad)
         rows = decoded.rows.filter(pl.col("symbol") == symbol)
