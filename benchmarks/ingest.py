@@ -1,0 +1,97 @@
+"""Raw consume against ingest, in one run on one topic: how much of the log's speed reaches the table."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.report import Figure
+from benchmarks.services import fill, services
+
+GOAL_RATIO = 0.35
+
+
+def measure(*, quick: bool) -> list[Figure]:
+    """Fill a topic, read it raw, ingest it, read it raw again; each reader is a process of its own."""
+    records = 1_000_000 if quick else 2_000_000
+    with services() as settings:
+        topic = fill(settings, records)
+        before = _rate("raw", settings.data_dir, topic)
+        ingested = _rate("ingest", settings.data_dir, topic)
+        after = _rate("raw", settings.data_dir, topic)
+    raw = (before + after) / 2
+    return [
+        Figure("raw consume, before and after, mean", raw, "records/s"),
+        Figure("ingest: log to committed table", ingested, "rows/s"),
+        Figure("ingest / raw consume", ingested / raw, "ratio", f"at least {GOAL_RATIO}", ingested / raw >= GOAL_RATIO),
+    ]
+
+
+def _rate(kind: str, data_dir: Path, topic: str) -> float:
+    environment = {**os.environ, "K2_DATA_DIR": str(data_dir), "POLARS_MAX_THREADS": "2"}
+    command = [sys.executable, "-m", "benchmarks.ingest", kind, topic]
+    ended = subprocess.run(
+        command, env=environment, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False
+    )
+    if ended.returncode != 0:
+        raise RuntimeError(ended.stderr)
+    return float(ended.stdout.split()[-1])
+
+
+def _raw(topic: str) -> float:
+    """Return records a second of `consume` with value, offset and time read, and nothing else."""
+    from confluent_kafka import Consumer, TopicPartition  # noqa: PLC0415 - the raw client is what is measured
+
+    from k2 import bootstrap  # noqa: PLC0415
+    from k2.kafka.consumer import _fetch_properties  # noqa: PLC0415 - the same fetch settings
+    from k2.settings import load_settings  # noqa: PLC0415
+
+    settings = load_settings()
+    ranges = bootstrap.log_admin(settings).ranges(topic)
+    total = sum(found.end - found.start for found in ranges.values())
+    properties = _fetch_properties(settings.kafka) | {
+        "bootstrap.servers": settings.kafka.bootstrap_servers, "group.id": "bench-raw", "enable.partition.eof": False,
+    }  # fmt: skip
+    consumer = Consumer(properties)
+    consumer.assign([TopicPartition(topic, key[1], found.start) for key, found in ranges.items()])
+    seen, skipped, began = 0, 0, 0.0
+    while seen < total:
+        messages = consumer.consume(10_000, 1.0)
+        if messages and not began:
+            began, skipped = time.perf_counter(), len(messages)
+        for message in messages:
+            message.value(), message.offset(), message.timestamp()
+        seen += len(messages)
+    elapsed = time.perf_counter() - began
+    consumer.close()
+    return (seen - skipped) / elapsed
+
+
+def _ingest(topic: str) -> float:
+    """Return rows a second from the first commit to the last one, the rows of the first left out."""
+    from k2 import bootstrap  # noqa: PLC0415
+    from k2.ingestion import events  # noqa: PLC0415
+    from k2.ingestion.memory import prepare_process  # noqa: PLC0415
+    from k2.settings import load_settings  # noqa: PLC0415
+
+    settings = load_settings()
+    commits: list[tuple[float, int]] = []
+
+    def observe(event: events.Event) -> None:
+        if isinstance(event, events.BatchCommitted):
+            commits.append((time.perf_counter(), event.rows))
+
+    worker = bootstrap.ingest_worker(settings, observer=observe)
+    prepare_process()
+    admin = bootstrap.log_admin(settings)
+    ends = {key: found.end for key, found in admin.ranges(topic).items()}
+    if not worker.run_until(ends, timeout_seconds=300):
+        raise RuntimeError("the topic was not ingested within 300 s")
+    return sum(rows for _, rows in commits[1:]) / (commits[-1][0] - commits[0][0])
+
+
+if __name__ == "__main__":
+    print({"raw": _raw, "ingest": _ingest}[sys.argv[1]](sys.argv[2]))
