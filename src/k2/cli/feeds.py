@@ -41,6 +41,7 @@ def import_asx(
 
     from k2 import bootstrap
     from k2.feeds.asx import EXCHANGE, TickFile, tick_files
+    from k2.feeds.import_lock import import_lock
     from k2.feeds.importer import import_files
     from k2.settings import load_settings
 
@@ -48,7 +49,11 @@ def import_asx(
     settings = load_settings(data_dir)
     bootstrap.start_process(settings, component="import")
     console = Console()
-    with bootstrap.feed(settings, EXCHANGE) as feed, Progress(console=console) as progress:
+    with (
+        import_lock(settings.data_dir),
+        bootstrap.feed(settings, EXCHANGE) as feed,
+        Progress(console=console) as progress,
+    ):
         tasks = {file.path: progress.add_task(f"{file.symbol} {file.data_type}", total=None) for file in files}
 
         def told(file: TickFile, done: int, records: int) -> None:
