@@ -123,7 +123,7 @@ class Decoder:
         for schema_id, positions in groups.items():
             if positions[0] in defects:  # of an unknown schema
                 continue
-            reader = self._readers[schema_id]
+            reader = self._reader(schema_id)
             messages: list[bytes] = [values[at] for at in positions]  # type: ignore[misc]  # a group holds no None
             frame, refused = reader.read(messages)
             for index, (error_class, reason) in refused.items():
@@ -139,18 +139,21 @@ class Decoder:
 
     def _refuse_strangers(self, groups: dict[int, list[int]], messages: int, defects: dict[int, _Defect]) -> None:
         """Meet each schema; the messages of unknown ones are defects, and too many of them stop the reading."""
-        unknown = 0
+        strangers = 0
         for schema_id, positions in sorted(groups.items(), key=lambda group: -len(group[1])):
             try:
-                self._reader(schema_id)
+                strange = self._reader(schema_id).refuses_all
             except UnknownSchemaError as error:
-                unknown += len(positions)
+                strange = True
                 defects.update(dict.fromkeys(positions, _Defect("UnknownSchema", str(error))))
-            if messages >= _RATIO_MESSAGES_MIN and unknown > self._ratio_max * messages:
+            strangers += len(positions) if strange else 0
+            if messages >= _RATIO_MESSAGES_MIN and strangers > self._ratio_max * messages:
                 raise ConfigurationError(
-                    f"expected the registry to know the schemas of the log, found {unknown} of {messages} messages "
-                    f"with ids that it does not know (more than {self._ratio_max:.0%}), {schema_id} among them: "
-                    "K2_KAFKA__REGISTRY_URL names another registry, or its data are lost"
+                    f"expected the registry to know the schemas of the log, found {strangers} of {messages} messages "
+                    f"whose ids it does not know or has given to other records, {schema_id} among them: "
+                    "K2_KAFKA__REGISTRY_URL names another registry, or its data are lost. If the messages themselves "
+                    f"are wrong, raise K2_INGESTION__UNKNOWN_SCHEMAS_RATIO_MAX (now {self._ratio_max}) for a while, "
+                    "and they become dead letters"
                 )
 
     def _known_reader(self, schema_id: int) -> MessageReader | None:

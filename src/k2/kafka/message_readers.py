@@ -36,6 +36,8 @@ class MessageReader(Protocol):
 
     in_blocks: bool
     """Whether `read_block` is worth trying."""
+    refuses_all: bool
+    """Whether the schema is one of other records."""
 
     def read_block(self, messages: Sequence[bytes]) -> pl.DataFrame | None:
         """Return one row a message, or None if any of them is bad or of another schema."""
@@ -57,6 +59,7 @@ def reader_for(plan: Plan, schema_id: int, record_type: RecordType) -> MessageRe
 
 class _BlockwiseReader:
     in_blocks = True
+    refuses_all = False
 
     def __init__(self, plan: BlockPlan, schema_id: int) -> None:
         self._fields = plan.fields
@@ -114,6 +117,7 @@ class _TranscodingReader:
     """Translates each message into the record type's own schema, then reads the translations as a block."""
 
     in_blocks = False
+    refuses_all = False
     _OWN_ID: Final = 1
 
     def __init__(self, plan: TranscodePlan, own: BlockPlan) -> None:
@@ -160,6 +164,7 @@ class _TranscodingReader:
 
 class _RefusingReader:
     in_blocks = False
+    refuses_all = True
 
     def __init__(self, reason: str) -> None:
         self._reason = reason

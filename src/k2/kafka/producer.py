@@ -80,8 +80,9 @@ class LogProducer:
         left = self._producer.flush(timeout_seconds)
         self._raise_failure()
         if left:
+            waiting = min(left, self._sent - self._failed)  # the library counts its own events, too
             raise UnavailableError(
-                f"{min(left, self._sent - self._failed)} messages are not acknowledged by {self._settings.bootstrap_servers} after "
+                f"{waiting} messages are not acknowledged by {self._settings.bootstrap_servers} after "
                 f"{timeout_seconds} s; is the broker up? (`k2 status`)",
                 dependency=DEPENDENCY,
             )

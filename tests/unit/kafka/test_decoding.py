@@ -406,7 +406,15 @@ def test_a_schema_is_asked_for_once(registry, decoder) -> None:
 def test_many_unknown_schema_ids_stop_instead_of_being_dead_lettered(decoder) -> None:
     values = [encode(trade(), schema_id=99 if at < 6 else SCHEMA_ID) for at in range(100)]
 
-    with pytest.raises(ConfigurationError, match=r"found 6 of 100 .* 99 among them"):
+    with pytest.raises(ConfigurationError, match=r"found 6 of 100 .* 99 among them: .*UNKNOWN_SCHEMAS_RATIO_MAX"):
+        decode(decoder, *values)
+
+
+def test_many_schemas_of_other_records_stop_too_as_another_registry_would_give_them(registry, decoder) -> None:
+    registry.schemas[99] = avro_text(QUOTES)
+    values = [encode(trade(), schema_id=99 if at < 6 else SCHEMA_ID) for at in range(100)]
+
+    with pytest.raises(ConfigurationError, match="other records"):
         decode(decoder, *values)
 
 
