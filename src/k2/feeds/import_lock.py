@@ -38,8 +38,9 @@ def import_lock(data_dir: Path) -> Iterator[None]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             stream.seek(0)
+            holder = stream.read().strip() or "?"
             raise ConfigurationError(
-                f"expected no other import into {data_dir}, found one running (process {stream.read().strip() or '?'}): "
+                f"expected no other import into {data_dir}, found one running (process {holder}): "
                 "wait for it to end; importing again then adds nothing twice"
             ) from None
         stream.truncate(0)
