@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from k2.common.clock import Clock
     from k2.feeds.channel import Channel
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from k2.query.audit import Auditor
     from k2.query.hybrid_engine import HybridQueryEngine
     from k2.query.kafka_tail import KafkaTail
+    from k2.query.ports import Decodes, LogFacts, OpenReader
     from k2.query.scan import Scanner
     from k2.query.table_sql import TableSql
     from k2.settings import Settings
@@ -126,6 +127,7 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
         expiry=SnapshotExpiry(tables, settings.catalog, clock),
         clock=clock,
         observer=observer,
+        closing=(admin.close, registry.close, tables.close),
     )
 
 
@@ -151,12 +153,8 @@ def query_side(settings: Settings) -> QuerySide:
     from k2.kafka.consumer import LogReader
     from k2.kafka.decoding import Decoder
     from k2.kafka.registry import CachedSchemas
-    from k2.query.hybrid_engine import HybridQueryEngine
-    from k2.query.kafka_tail import KafkaTail
     from k2.schemas.records import RECORD_TYPES
 
-    clock = system_clock()
-    topics = topic_catalog(settings).market_topics
     admin = log_admin(settings)
     tables = market_tables(settings)
     registry = schema_registry(settings)
@@ -164,10 +162,45 @@ def query_side(settings: Settings) -> QuerySide:
         name: Decoder(kind, CachedSchemas(registry, tables.head(name).schemas), unknown_schemas_ratio_max=1)
         for name, kind in RECORD_TYPES.items()
     }
+    return _query_side(
+        settings, tables, log_facts=admin, open_reader=lambda: LogReader(settings.kafka), decoders=decoders
+    )
+
+
+@contextmanager
+def lake_engine(settings: Settings) -> Iterator[HybridQueryEngine]:
+    """Give an engine for questions about the tables alone; it needs no broker and no registry, and creates nothing."""
+    from k2.query.no_log import NoLog
+    from k2.schemas.records import RECORD_TYPES
+
+    tables = _existing_tables(settings)
+    no_log = NoLog()
+    decoders = dict.fromkeys(RECORD_TYPES, no_log)
+    side = _query_side(settings, tables, log_facts=no_log, open_reader=no_log.open_reader, decoders=decoders)
+    try:
+        yield side.engine
+    finally:
+        side.engine.close()
+        tables.close()
+
+
+def _query_side(
+    settings: Settings,
+    tables: MarketTables,
+    *,
+    log_facts: LogFacts,
+    open_reader: OpenReader,
+    decoders: Mapping[str, Decodes],
+) -> QuerySide:
+    from k2.query.hybrid_engine import HybridQueryEngine
+    from k2.query.kafka_tail import KafkaTail
+
+    clock = system_clock()
+    topics = topic_catalog(settings).market_topics
     tail = KafkaTail(
         topics,
-        open_reader=lambda: LogReader(settings.kafka),
-        log_facts=admin,
+        open_reader=open_reader,
+        log_facts=log_facts,
         tables=tables,
         decoders=decoders,
         settings=settings.query,
@@ -177,14 +210,29 @@ def query_side(settings: Settings) -> QuerySide:
         topics,
         tail=tail,
         planner=planner(settings, tables),
-        log_facts=admin,
-        open_reader=lambda: LogReader(settings.kafka),
+        log_facts=log_facts,
+        open_reader=open_reader,
         decoders=decoders,
         scanner=scanner(settings),
         settings=settings.query,
         clock=clock,
     )
     return QuerySide(engine, tail)
+
+
+def _existing_tables(settings: Settings) -> MarketTables:
+    """Return the tables as they are; a local catalog that is not there is an error, and is not made."""
+    from pathlib import Path
+
+    from k2.common.errors import ConfigurationError
+    from k2.storage.tables import MarketTables
+
+    path = settings.catalog.uri.removeprefix("sqlite:///")
+    if path != settings.catalog.uri and not Path(path).is_file():
+        raise ConfigurationError(
+            f"expected tables in the catalog {path}, found no such file: is --data-dir right? `k2 up` makes a platform"
+        )
+    return MarketTables(settings.catalog, system_clock())
 
 
 def scanner(settings: Settings) -> Scanner:
@@ -204,16 +252,27 @@ def warehouse_directory(settings: Settings) -> str:
     return settings.catalog.warehouse.removeprefix("file://")
 
 
-def table_sql(settings: Settings) -> TableSql:
-    """Return what runs read-only SQL over the committed tables."""
+@contextmanager
+def table_sql(settings: Settings) -> Iterator[TableSql]:
+    """Give what runs read-only SQL over the tables as they are now."""
     from k2.query.table_sql import TableSql
+    from k2.storage.side_tables import files_of_side_table
+    from k2.storage.tables import SIDE_TABLES
 
-    return TableSql(
-        planner(settings, market_tables(settings)),
-        warehouse_directory(settings),
-        memory_limit_bytes=settings.query.memory_limit_bytes,
-        threads=settings.query.threads,
-    )
+    tables = _existing_tables(settings)
+    plans = planner(settings, tables)
+    files = scanner(settings)
+
+    def files_of(name: str) -> list[str]:
+        if name in SIDE_TABLES:
+            return files_of_side_table(tables, name)
+        return [file.path for file in plans.plan(plans.pin(name))]
+
+    try:
+        yield TableSql(files, files_of)
+    finally:
+        files.close()
+        tables.close()
 
 
 @contextmanager

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 
 from k2.common.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+_WITH_ID: Final = re.compile(r"k2_([0-9a-f]{1,16})_\S+")
+
 
 class ApiKey:
-    """Knows the digest of one key."""
+    """Knows the digest of one key. `key_id` is its public part, for the audit log."""
 
     def __init__(self, key: str) -> None:
         self._digest = _digest(key)
+        named = _WITH_ID.fullmatch(key)
+        self.key_id = named[1] if named else "local"
 
     @classmethod
     def from_file(cls, path: Path) -> ApiKey:

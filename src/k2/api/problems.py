@@ -56,18 +56,16 @@ def status_of(error: K2Error) -> int:
     return next(STATUS_OF[base] for base in type(error).__mro__ if base in STATUS_OF)
 
 
-def problem(
-    request: Request, status: int, title: str, detail: str, headers: dict[str, str] | None = None
-) -> JSONResponse:
-    """Return a problem document that names the request."""
+def problem(request: Request, refused: HttpProblemError) -> JSONResponse:
+    """Return the problem document of a refusal; it names the request."""
     body = {
         "type": "about:blank",
-        "title": title,
-        "status": status,
-        "detail": detail,
+        "title": refused.title,
+        "status": refused.status,
+        "detail": refused.detail,
         "request_id": getattr(request.state, "request_id", ""),
     }
-    return JSONResponse(body, status_code=status, headers=headers, media_type="application/problem+json")
+    return JSONResponse(body, refused.status, refused.headers, media_type="application/problem+json")
 
 
 def problem_of(request: Request, error: K2Error) -> JSONResponse:
@@ -76,4 +74,4 @@ def problem_of(request: Request, error: K2Error) -> JSONResponse:
     if isinstance(error, UnavailableError):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
     title = type(error).__name__.removesuffix("Error")
-    return problem(request, status_of(error), title, str(error), headers)
+    return problem(request, HttpProblemError(status_of(error), title, str(error), headers))

@@ -28,10 +28,12 @@ class ApiSettings(BaseModel):
     header_bytes_max: int = Field(default=16_384, gt=0, description="All headers of a request together, bytes")
     body_bytes_max: int = Field(default=65_536, ge=0, description="Longest body of a request, bytes")
     certificate_header_bytes_max: int = Field(
-        default=6144, ge=256, description="Longest K2-Certificate header, bytes; a longer one leaves out its partitions"
+        default=6144, ge=256, description="Longest K2-Certificate header, bytes; a longer one leaves parts out"
     )
     connections_max: int = Field(default=256, gt=0, description="Connections and requests held at the same time")
     keep_alive_seconds: int = Field(default=15, gt=0, description="How long an idle connection is kept, seconds")
     shutdown_seconds: int = Field(default=5, gt=0, description="How long a stop waits for running answers, seconds")
-    health_seconds_max: float = Field(default=2.0, gt=0, description="Longest wait for a health check, seconds")
+    send_seconds_max: float = Field(
+        default=30.0, gt=0, description="Longest wait for a client to take the next part of an answer, seconds"
+    )
     client_seconds_max: float = Field(default=60.0, gt=0, description="How long commands wait for the API, seconds")

@@ -3,45 +3,52 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from decimal import Decimal
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.table import Table
 
-from k2.api.formats import FORMATS, Page, plain
+from k2.api.formats import FORMATS, Page
+from k2.api.text_columns import as_text, distinct_names
 from k2.common.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     import pyarrow as pa
 
 ROWS_SHOWN: Final = 40
 _BINARY: Final = frozenset({"parquet", "arrow"})
+_SHOWN_FIRST: Final = ("ts_event", "exchange", "symbol")
 _HIDDEN: Final = frozenset(
     [
         "ts_event_ns",
         "ts_recv_ns",
         "source",
         "source_sequence",
-        "channel",
         "sub_index",
-        "ref_trade_id",
         "extra",
         "ts_log",
         "commit_sequence",
         "written_by",
         "log_id",
+        "log_partition",
+        "log_offset",
         "trading_date",
-        "action",
     ]
 )
+"""Columns of an answer that its table leaves out; the other forms have them."""
+_PIPE_WIDTH: Final = 500
 
 
 def require_writable(format_name: str, output: Path | None) -> None:
-    """Refuse to write bytes to a terminal, or to a directory that is not there."""
+    """Refuse bytes on a terminal, a table in a file, a directory that is not there: before the question is asked."""
+    if format_name == "table" and output is not None:
+        raise ConfigurationError("expected --format json, csv, parquet or arrow with --output, found the format table")
     if format_name in _BINARY and output is None and sys.stdout.isatty():
         raise ConfigurationError(f"expected --output or a pipe for {format_name}, found a terminal")
     if output is not None and not output.parent.is_dir():
@@ -49,49 +56,87 @@ def require_writable(format_name: str, output: Path | None) -> None:
 
 
 def write(table: pa.Table, certificate: dict[str, Any] | None, format_name: str, output: Path | None) -> None:
-    """Write the answer in the form asked for."""
+    """Write the answer in the form asked for; the certificate of CSV, Parquet and Arrow also to standard error."""
+    table = table.rename_columns(distinct_names(table.column_names))
     if format_name == "table":
-        _show(table, certificate, output)
+        _show(table, certificate)
         return
-    body = FORMATS[format_name][1](Page(table, certificate or {}, None))
-    if output is not None:
-        try:
-            output.write_bytes(body)
-        except OSError as error:
-            raise ConfigurationError(f"cannot write {output}: {error.strerror}") from error
+    parts = FORMATS[format_name][1](Page(table, certificate))
+    if format_name == "json":
+        parts = chain(parts, [b"\n"])
+    if output is None:
+        _send(parts)
     else:
-        sys.stdout.buffer.write(body)
-        sys.stdout.flush()
+        _save(parts, output)
     if certificate is not None and format_name != "json":
         sys.stderr.write(json.dumps(certificate) + "\n")
 
 
-def _show(table: pa.Table, certificate: dict[str, Any] | None, output: Path | None) -> None:
-    if output is not None:
-        raise ConfigurationError("expected --format with --output (json, csv, parquet or arrow), found none")
-    hidden = _HIDDEN if certificate is not None else frozenset()
-    names = [name for name in table.column_names if name not in hidden]
-    shown = table.select(names).slice(max(0, len(table) - ROWS_SHOWN))
+def _send(parts: Iterator[bytes]) -> None:
+    try:
+        for part in parts:
+            sys.stdout.buffer.write(part)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has seen enough: `k2 trades ... | head`
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - so that the last flush is quiet
+
+
+def _save(parts: Iterator[bytes], output: Path) -> None:
+    """Write the file whole or not at all."""
+    unfinished = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        with unfinished.open("wb") as file:
+            for part in parts:
+                file.write(part)
+        unfinished.replace(output)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise ConfigurationError(
+            f"cannot write {output}: {error.strerror}; free space, or name another --output"
+        ) from error
+
+
+def _show(table: pa.Table, certificate: dict[str, Any] | None) -> None:
+    shown = table.slice(max(0, table.num_rows - ROWS_SHOWN))
+    names = table.column_names if certificate is None else _names_shown(shown)
+    texts = as_text(shown.select(names), lists_as_text=True) if names else None
     grid = Table(box=None, pad_edge=False)
     for name in names:
-        grid.add_column(name, justify="right" if _is_number(table.schema.field(name).type) else "left")
-    for row in shown.to_pylist():
-        grid.add_row(*(_text(value) for value in row.values()))
-    console = Console(soft_wrap=not sys.stdout.isatty())
+        right = _is_number(table.schema.field(name).type)
+        grid.add_column(
+            name, justify="right" if right else "left", no_wrap=True, overflow="fold" if right else "ellipsis"
+        )
+    for row in [] if texts is None else texts.rows():
+        grid.add_row(*("" if value is None else str(value) for value in row))
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    console = Console(width=width, markup=False, emoji=False, highlight=False)
     console.print(grid)
-    if len(shown) < len(table):
-        console.print(f"the last {len(shown)} of {len(table):,} rows; --format csv, json, parquet or arrow gives all")
+    if shown.num_rows < table.num_rows:
+        console.print(
+            f"the last {shown.num_rows} of {table.num_rows:,} rows; --format csv, json, parquet or arrow gives all"
+        )
     if certificate is not None:
         _show_certificate(console, certificate)
+
+
+def _names_shown(table: pa.Table) -> list[str]:
+    """Return the columns of an answer that say something to a person: times and names first, nothing that is empty."""
+    names = [
+        name
+        for name in table.column_names
+        if name not in _HIDDEN and (table.num_rows == 0 or table[name].null_count < table.num_rows)
+    ]
+    return sorted(names, key=lambda name: _SHOWN_FIRST.index(name) if name in _SHOWN_FIRST else len(_SHOWN_FIRST))
 
 
 def _show_certificate(console: Console, certificate: dict[str, Any]) -> None:
     state = "complete" if certificate["complete"] else "NOT complete: " + "; ".join(certificate["reasons"])
     age = certificate["newest_record_age_seconds"]
     freshness = "" if age is None else f", newest record {age:,.1f} s old"
+    cut = ", cut by --limit" if certificate["truncated"] else ""
     console.print(
         f"{certificate['rows']:,} rows ({certificate['rows_from_table']:,} from the table, "
-        f"{certificate['rows_from_log']:,} from the log), {state}{freshness}"
+        f"{certificate['rows_from_log']:,} from the log){cut}, {state}{freshness}"
     )
 
 
@@ -99,11 +144,3 @@ def _is_number(kind: pa.DataType) -> bool:
     import pyarrow as pa
 
     return bool(pa.types.is_decimal(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind))
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, Decimal):
-        return plain(value)
-    return " ".join(value) if isinstance(value, list) else str(value)

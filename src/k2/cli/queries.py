@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from k2.cli.options import DataDirOption
-from k2.common.errors import ConfigurationError
+from k2.common.errors import QueryError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,17 +77,31 @@ def quotes(  # noqa: PLR0917 - one parameter an option
     _records("quotes", symbol, data_dir, question, limit, format_name, output, lake_only=lake_only)
 
 
-def symbols(data_dir: DataDirOption = None, exchange: Exchange = None, format_name: FormatOption = "table") -> None:
+def symbols(
+    data_dir: DataDirOption = None,
+    exchange: Exchange = None,
+    format_name: FormatOption = "table",
+    output: Output = None,
+    lake_only: LakeOnly = False,
+) -> None:
     """Show the symbols that there are, with rows and the times of the first and last event."""
     import pyarrow as pa
 
-    from k2.cli.output import write
+    from k2 import bootstrap
+    from k2.cli.output import require_writable, write
     from k2.settings import load_settings
 
-    with _client(load_settings(data_dir)) as client:
-        found = client.symbols(exchange=exchange)
-    names = ("data_type", "exchange", "symbol", "rows", "first_ts_event_ns", "last_ts_event_ns")
-    write(pa.table({name: [entry[name] for entry in found] for name in names}), None, format_name, None)
+    require_writable(format_name, output)
+    settings = load_settings(data_dir)
+    if lake_only:
+        with bootstrap.lake_engine(settings) as engine:
+            found = [{name: getattr(entry, name) for name in entry.__slots__} for entry in engine.symbols(exchange)]
+    else:
+        with _client(settings) as client:
+            found = client.symbols(exchange=exchange)
+    texts, numbers = ("data_type", "exchange", "symbol"), ("rows", "first_ts_event_ns", "last_ts_event_ns")
+    fields = [*((name, pa.string()) for name in texts), *((name, pa.int64()) for name in numbers)]
+    write(pa.Table.from_pylist(found, schema=pa.schema(fields)), None, format_name, output)
 
 
 def sql(
@@ -99,17 +113,21 @@ def sql(
     """Run read-only SQL over the tables (what is committed; no tail)."""
     from k2 import bootstrap
     from k2.cli.output import require_writable, write
+    from k2.query.table_sql import require_one_select
     from k2.settings import load_settings
 
     require_writable(format_name, output)
-    write(bootstrap.table_sql(load_settings(data_dir))(query), None, format_name, output)
+    require_one_select(query)
+    with bootstrap.table_sql(load_settings(data_dir)) as run:
+        found = run(query)
+    write(found, None, format_name, output)
 
 
 def _question(
     exchange: str | None, window: str | None, start: str | None, end: str | None, anchor: str
 ) -> dict[str, Any]:
     if window is not None and (start or end):
-        raise ConfigurationError("expected --window or --start and --end, found both: give one of them")
+        raise QueryError("expected --window or --start and --end, found both: give one of them")
     minutes = None if start or end else _minutes(window or "15m")
     return {"exchange": exchange, "window_minutes": minutes, "start": start, "end": end, "anchor": anchor}
 
@@ -117,7 +135,7 @@ def _question(
 def _minutes(text: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
     if found is None or float(found[1]) == 0:
-        raise ConfigurationError(f"expected a window such as 90s, 15m, 2h or 1d, found {text!r}")
+        raise QueryError(f"expected a window such as 90s, 15m, 2h or 1d, found {text!r}")
     return float(found[1]) * _UNITS[found[2]]
 
 
@@ -165,9 +183,8 @@ def _from_lake(
         limit=limit,
         lake_only=True,
     )
-    side = bootstrap.query_side(settings)
-    answer = side.engine.query(request)
-    side.engine.close()
+    with bootstrap.lake_engine(settings) as engine:
+        answer = engine.query(request)
     return answer.table, answer.certificate.to_dict()
 
 

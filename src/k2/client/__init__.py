@@ -1,5 +1,6 @@
 """The HTTP client; it knows nothing of the server."""
 
 from k2.client.client import K2Client, Result
+from k2.client.errors import ApiUnavailableError, RefusedKeyError, RefusedQuestionError
 
-__all__ = ["K2Client", "Result"]
+__all__ = ["ApiUnavailableError", "K2Client", "RefusedKeyError", "RefusedQuestionError", "Result"]

@@ -7,21 +7,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import httpx2
-import pyarrow as pa
 
+from k2.client.errors import ApiUnavailableError, RefusedQuestionError, error_of, retry_after_seconds
 from k2.common.clock import Clock, SystemClock
-from k2.common.errors import ConfigurationError, QueryError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
+    import pyarrow as pa
+
 CERTIFICATE_KEY: Final = b"k2.certificate"
 CURSOR_KEY: Final = b"k2.next_cursor"
 ARROW: Final = "application/vnd.apache.arrow.stream"
-PAGE_ROWS: Final = 200_000
-ATTEMPTS_MAX: Final = 3
-PAUSE_SECONDS_MAX: Final = 10.0
+_BUSY: Final = frozenset({httpx2.codes.TOO_MANY_REQUESTS, httpx2.codes.SERVICE_UNAVAILABLE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,12 @@ class Result:
 
 
 class K2Client:
-    """Asks one API. Use it as a context manager, or close it."""
+    """Asks one API. Use it as a context manager, or close it.
+
+    An answer longer than `page_rows` is fetched page by page, all of one log prefix. A refusal that names a pause
+    (Retry-After) is asked again after it, up to `attempts_max` times in all, with pauses of at most
+    `pause_seconds_max`.
+    """
 
     def __init__(
         self,
@@ -41,10 +45,16 @@ class K2Client:
         api_key: str,
         *,
         timeout_seconds: float = 60.0,
+        page_rows: int = 200_000,
+        attempts_max: int = 3,
+        pause_seconds_max: float = 10.0,
         transport: httpx2.BaseTransport | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
+        self._page_rows = page_rows
+        self._attempts_max = attempts_max
+        self._pause_seconds_max = pause_seconds_max
         self._http = httpx2.Client(
             base_url=base_url,
             headers={"X-API-Key": api_key},
@@ -65,25 +75,51 @@ class K2Client:
         """Close the connections."""
         self._http.close()
 
-    def trades(self, symbol: str, *, limit: int | None = None, **question: Any) -> Result:
-        """Return trades; `question` are the other parameters of GET /v1/trades (exchange, start, ...).
+    def trades(
+        self,
+        symbol: str,
+        *,
+        exchange: str | None = None,
+        start: str | int | None = None,
+        end: str | int | None = None,
+        window_minutes: float | None = None,
+        anchor: Literal["now", "latest"] = "now",
+        limit: int | None = None,
+        **more: Any,
+    ) -> Result:
+        """Return a symbol's trades; `more` are other parameters of GET /v1/trades (as_of, lake_only, on_degrade).
+
+        Times are ISO 8601 (no zone: UTC) or nanoseconds; the range is half-open. Without one: the last 15 minutes.
+        All rows come unless `limit` says how many at most.
 
         Raises:
-            QueryError: the question is wrong.
-            ConfigurationError: the key is wrong.
-            UnavailableError: K2 cannot answer now.
+            RefusedQuestionError: the question is wrong.
+            RefusedKeyError: the key is wrong.
+            ApiUnavailableError: K2 cannot answer now.
         """
-        return self._records("trades", symbol, limit, question)
+        asked = {"exchange": exchange, "start": start, "end": end, "window_minutes": window_minutes, "anchor": anchor}
+        return self._records("trades", {"symbol": symbol, **asked, **more}, limit)
 
-    def quotes(self, symbol: str, *, limit: int | None = None, **question: Any) -> Result:
-        """Return quotes; as `trades`."""
-        return self._records("quotes", symbol, limit, question)
+    def quotes(
+        self,
+        symbol: str,
+        *,
+        exchange: str | None = None,
+        start: str | int | None = None,
+        end: str | int | None = None,
+        window_minutes: float | None = None,
+        anchor: Literal["now", "latest"] = "now",
+        limit: int | None = None,
+        **more: Any,
+    ) -> Result:
+        """Return a symbol's quotes; as `trades`."""
+        asked = {"exchange": exchange, "start": start, "end": end, "window_minutes": window_minutes, "anchor": anchor}
+        return self._records("quotes", {"symbol": symbol, **asked, **more}, limit)
 
     def symbols(self, *, exchange: str | None = None, data_type: str | None = None) -> list[dict[str, Any]]:
         """Return the symbols that there are, with rows and the times of the first and last event."""
-        found: list[dict[str, Any]] = self._get("/v1/symbols", {"exchange": exchange, "data_type": data_type}).json()[
-            "data"
-        ]
+        body = self._get("/v1/symbols", {"exchange": exchange, "data_type": data_type}).json()
+        found: list[dict[str, Any]] = body["data"]
         return found
 
     def health(self) -> dict[str, Any]:
@@ -91,64 +127,68 @@ class K2Client:
         found: dict[str, Any] = self._get("/health", {}).json()
         return found
 
-    def _records(
-        self, kind: Literal["trades", "quotes"], symbol: str, limit: int | None, question: dict[str, Any]
-    ) -> Result:
+    def _records(self, data_type: str, question: Mapping[str, Any], limit: int | None) -> Result:
+        import pyarrow as pa  # noqa: PLC0415  # `k2 status` and the like need no tables
+
         tables: list[pa.Table] = []
-        certificate: dict[str, Any] = {}
+        certificates: list[dict[str, Any]] = []
         left, cursor = limit, None
         while True:
-            page_rows = PAGE_ROWS if left is None else min(left, PAGE_ROWS)
-            asked = {"symbol": symbol, **question, "limit": page_rows, "cursor": cursor}
-            if cursor is not None:
-                asked |= dict.fromkeys(("start", "end", "window_minutes"))
-            body = self._get(f"/v1/{kind}", asked, accept=ARROW).content
+            page_rows = self._page_rows if left is None else min(left, self._page_rows)
+            asked = {**question, "limit": page_rows, "cursor": cursor}
+            body = self._get(f"/v1/{data_type}", asked, accept=ARROW).content
             table = pa.ipc.open_stream(body).read_all()
             metadata = table.schema.metadata or {}
-            page_certificate = json.loads(metadata[CERTIFICATE_KEY])
-            certificate = _joined(certificate, page_certificate)
+            certificates.append(json.loads(metadata[CERTIFICATE_KEY]))
             tables.append(table.replace_schema_metadata(None))
-            left = None if left is None else left - len(table)
+            left = None if left is None else left - table.num_rows
             cursor = metadata[CURSOR_KEY].decode() if CURSOR_KEY in metadata else None
             if cursor is None or left == 0:
-                certificate["truncated"] = cursor is not None
-                return Result(pa.concat_tables(tables), certificate)
+                return Result(pa.concat_tables(tables), _joined(certificates, truncated=cursor is not None))
 
     def _get(self, path: str, parameters: Mapping[str, Any], *, accept: str = "application/json") -> httpx2.Response:
         given = {name: value for name, value in parameters.items() if value is not None}
-        for attempt in range(1, ATTEMPTS_MAX + 1):
-            try:
-                response = self._http.get(path, params=given, headers={"Accept": accept})
-            except httpx2.HTTPError as error:
-                raise UnavailableError(
-                    f"expected the API at {self._http.base_url}, found none ({error}): "
-                    "is the platform up? `k2 status` tells",
-                    dependency="api",
-                ) from error
-            pause = float(response.headers.get("Retry-After", "1"))
-            if response.status_code != httpx2.codes.SERVICE_UNAVAILABLE or attempt == ATTEMPTS_MAX:
-                break
-            self._clock.sleep(min(pause, PAUSE_SECONDS_MAX))
-        if response.is_success:
-            return response
-        raise _error_of(response)
+        attempt = 1
+        while True:
+            response = self._ask(path, given, accept)
+            if response.is_success:
+                return response
+            if response.status_code not in _BUSY or attempt >= self._attempts_max:
+                raise error_of(response)
+            attempt += 1
+            self._clock.sleep(min(retry_after_seconds(response), self._pause_seconds_max))
+
+    def _ask(self, path: str, given: Mapping[str, Any], accept: str) -> httpx2.Response:
+        try:
+            return self._http.get(path, params=given, headers={"Accept": accept})
+        except httpx2.InvalidURL as error:
+            raise RefusedQuestionError(f"the question cannot be a URL: {error}", status=414, request_id=None) from error
+        except httpx2.TimeoutException as error:
+            raise ApiUnavailableError(
+                f"the API at {self._http.base_url} did not answer in time: ask for a shorter range"
+            ) from error
+        except httpx2.HTTPError as error:
+            raise ApiUnavailableError(
+                f"expected the API at {self._http.base_url}, found none ({error}): is the platform up? "
+                "`k2 status` tells, `k2 up` starts it"
+            ) from error
 
 
-def _joined(first: dict[str, Any], page: dict[str, Any]) -> dict[str, Any]:
-    if not first:
-        return page
-    added = {name: first[name] + page[name] for name in ("rows", "rows_from_table", "rows_from_log")}
-    return {**first, **added, "complete": first["complete"] and page["complete"]}
-
-
-def _error_of(response: httpx2.Response) -> Exception:
-    try:
-        body = response.json()
-        text = f"{body['detail']} (status {response.status_code}, request {body.get('request_id', 'unknown')})"
-    except (ValueError, KeyError, TypeError):
-        text = f"the API answered {response.status_code}: {response.text[:200]}"
-    if response.status_code in (httpx2.codes.UNAUTHORIZED, httpx2.codes.FORBIDDEN):
-        return ConfigurationError(text)
-    if response.status_code >= httpx2.codes.INTERNAL_SERVER_ERROR:
-        return UnavailableError(text, dependency="api")
-    return QueryError(text)
+def _joined(certificates: list[dict[str, Any]], *, truncated: bool) -> dict[str, Any]:
+    first = certificates[0]
+    added = {
+        name: sum(page[name] for page in certificates)
+        for name in ("rows", "rows_from_table", "rows_from_log", "duplicates_removed")
+    }
+    complete = all(page["complete"] for page in certificates)
+    reasons = list(dict.fromkeys(reason for page in certificates for reason in page["reasons"]))
+    newest = [page["newest_record_age_seconds"] for page in certificates if page["rows"]]
+    age = newest[-1] if newest else None
+    return {
+        **first,
+        **added,
+        "complete": complete,
+        "reasons": reasons,
+        "truncated": truncated,
+        "newest_record_age_seconds": age,
+    }

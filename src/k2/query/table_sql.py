@@ -2,74 +2,83 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 import duckdb
 
 from k2.common.errors import QueryError
-from k2.schemas.records import RECORD_TYPES
+from k2.query.scan import files_source
+from k2.schemas.arrow import arrow_schema
+from k2.schemas.records import DEAD_LETTERS, RECORD_TYPES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     import pyarrow as pa
 
-    from k2.query.ports import Plans
+    from k2.query.scan import Scanner
+    from k2.schemas.records import RecordType
 
-_ALLOWED: Final = frozenset({duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN})
+_EXPLAIN: Final = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+)?(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
+_VIEWS: Final[Mapping[str, RecordType]] = {**RECORD_TYPES, DEAD_LETTERS.name: DEAD_LETTERS}
 
 
 class TableSql:
-    """Runs one statement over the views `trades` and `quotes` (also as `market.trades`, `market.quotes`)."""
+    """Runs statements over the views `trades`, `quotes` and `dead_letters` (also in the schema `market`).
 
-    def __init__(self, planner: Plans, directory: str, *, memory_limit_bytes: int, threads: int) -> None:
-        self._planner = planner
-        self._directory = directory
-        self._memory_limit_bytes = memory_limit_bytes
-        self._threads = threads
+    The views show the snapshots that were the newest when this was made. `files_of` names a table's data files.
+    """
+
+    def __init__(self, scanner: Scanner, files_of: Callable[[str], Sequence[str]]) -> None:
+        self._scanner = scanner
+        scanner.fetch("CREATE SCHEMA market", {})
+        for name, record_type in _VIEWS.items():
+            files = files_of(name)
+            if files:
+                scanner.fetch(f"CREATE VIEW market.{name} AS SELECT * FROM {_source(record_type, files)}", {})  # noqa: S608 - names are ours
+            else:
+                empty = {"empty": arrow_schema(record_type).empty_table()}
+                scanner.fetch(f"CREATE TABLE market.{name} AS SELECT * FROM empty", {}, tables=empty)  # noqa: S608 - names are ours
+            scanner.fetch(f"CREATE VIEW {name} AS SELECT * FROM market.{name}", {})  # noqa: S608 - names are ours
 
     def __call__(self, query: str) -> pa.Table:
-        """Return the rows of one SELECT; QueryError for anything else, and for SQL that DuckDB refuses."""
-        try:
-            statements = duckdb.extract_statements(query)
-        except duckdb.Error as error:
-            raise QueryError(f"the SQL cannot be read: {_first_line(error)}") from error
-        if len(statements) != 1 or statements[0].type not in _ALLOWED:
-            raise QueryError("expected one SELECT (or EXPLAIN), found something else: the tables are read only")
-        config: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": f"{self._memory_limit_bytes}B",
-            "threads": self._threads,
-        }
-        with duckdb.connect(":memory:", config=config) as database:
-            self._make_views(database)
-            self._lock(database)
-            try:
-                return database.execute(statements[0]).to_arrow_table()
-            except duckdb.Error as error:
-                raise QueryError(f"the SQL could not be run: {_first_line(error)}") from error
+        """Return the rows of one SELECT (WITH, DESCRIBE, SUMMARIZE, SHOW, EXPLAIN of one).
 
-    def _make_views(self, database: duckdb.DuckDBPyConnection) -> None:
-        database.execute("SET TimeZone = 'UTC'")
-        database.execute("CREATE SCHEMA market")
-        for name, record_type in RECORD_TYPES.items():
-            files = [file.path for file in self._planner.plan(self._planner.pin(name))]
-            if files:
-                listed = ", ".join("'" + path.replace("'", "''") + "'" for path in files)
-                source = f"read_parquet([{listed}])"
-            else:
-                from k2.schemas.arrow import arrow_schema  # noqa: PLC0415 - only an empty table needs it
+        Raises:
+            QueryError: it is anything else, or DuckDB refuses it.
+        """
+        require_one_select(query)
+        return self._scanner.fetch(query, {})
 
-                empty = arrow_schema(record_type).empty_table()
-                database.register(f"empty_{name}", empty)
-                source = f"empty_{name}"
-            columns = ", ".join(f'"{field.name}"' for field in record_type.fields)
-            for view in (f"market.{name}", name):
-                database.execute(f"CREATE VIEW {view} AS SELECT {columns} FROM {source}")  # noqa: S608 - names are ours
-
-    def _lock(self, database: duckdb.DuckDBPyConnection) -> None:
-        directory = self._directory.replace("'", "''")
-        database.execute(f"SET allowed_directories = ['{directory}']")
-        database.execute("SET enable_external_access = false")
-        database.execute("SET lock_configuration = true")
+    def close(self) -> None:
+        """Close DuckDB."""
+        self._scanner.close()
 
 
-def _first_line(error: duckdb.Error) -> str:
-    return str(error).strip().splitlines()[0]
+def require_one_select(query: str) -> None:
+    """Refuse what is not one statement that only reads: an EXPLAIN ANALYZE runs what it explains, a COPY for one."""
+    kinds = _kinds(query)
+    if kinds == [duckdb.StatementType.EXPLAIN]:
+        explained = _EXPLAIN.fullmatch(query)
+        kinds = _kinds(explained["rest"]) if explained else []
+    if kinds != [duckdb.StatementType.SELECT]:
+        found = ", ".join(kind.name for kind in kinds) or "none that can be told"
+        raise QueryError(
+            f"expected one SELECT, WITH, DESCRIBE, SUMMARIZE or EXPLAIN of one, found {found}: the tables are read only"
+        )
+
+
+def _kinds(query: str) -> list[duckdb.StatementType]:
+    try:
+        statements = duckdb.extract_statements(query)
+    except duckdb.Error as error:
+        raise QueryError(f"the SQL cannot be read: {str(error).strip().splitlines()[0]}") from error
+    if any(statement.named_parameters for statement in statements):
+        raise QueryError("expected SQL with its values written out, found parameters")
+    return [statement.type for statement in statements]
+
+
+def _source(record_type: RecordType, files: Sequence[str]) -> str:
+    listed = ", ".join("'" + path.replace("'", "''") + "'" for path in files)
+    return files_source(record_type).replace("$files", f"[{listed}]")

@@ -16,10 +16,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from k2.api.app import create_app
-from k2.api.formats import plain
 from k2.api.keys import ApiKey
 from k2.api.problems import STATUS_OF, status_of
 from k2.api.settings import ApiSettings
+from k2.api.text_columns import plain
 from k2.common import errors
 from k2.common.clock import SystemClock
 from k2.common.errors import K2Error, LogIdentityError, QueryError, UnavailableError

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from k2.api.app import create_app
 from k2.api.keys import ApiKey
 from k2.api.settings import ApiSettings
-from k2.client import K2Client, client
+from k2.client import K2Client
 from k2.common.clock import SystemClock
 from k2.common.errors import ConfigurationError, QueryError, UnavailableError
 from k2.testing.fake_engine import FakeEngine
@@ -36,8 +36,8 @@ def k2(engine: FakeEngine, pauses: list[float]) -> Iterator[K2Client]:
         yield k2
 
 
-def test_pages_are_joined_into_one_table(k2: K2Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "PAGE_ROWS", 7)
+def test_pages_are_joined_into_one_table(k2: K2Client) -> None:
+    k2._page_rows = 7
 
     result = k2.trades("AAA", start=str(START_NS))
 
@@ -46,8 +46,8 @@ def test_pages_are_joined_into_one_table(k2: K2Client, monkeypatch: pytest.Monke
     assert result.certificate["truncated"] is False
 
 
-def test_a_limit_is_a_total_over_all_pages(k2: K2Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "PAGE_ROWS", 7)
+def test_a_limit_is_a_total_over_all_pages(k2: K2Client) -> None:
+    k2._page_rows = 7
 
     result = k2.trades("AAA", start=str(START_NS), limit=20)
 

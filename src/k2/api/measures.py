@@ -1,0 +1,71 @@
+"""The metrics of the API process: requests, the queue, the engine and its tail."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from k2.common.metrics import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from prometheus_client import Counter
+
+    from k2.api.frame import Exchange
+    from k2.api.settings import ApiSettings
+    from k2.api.turns import Turns
+
+BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Measures:
+    """What `/metrics` shows. Totals of the engine and the tail are carried over when they are asked for."""
+
+    def __init__(self, settings: ApiSettings) -> None:
+        self._settings = settings
+        self._metrics = metrics = Metrics()
+        self._carried: dict[str, float] = {}
+        self._seconds = metrics.histogram(
+            "k2_api_request_seconds", "Time to answer, to the last byte sent", ["route", "status"], buckets=BUCKETS
+        )
+        self._rows = metrics.counter("k2_api_rows_total", "Rows answered", ["route"])
+        self._bytes = metrics.counter("k2_api_answer_bytes_total", "Bytes of answers sent", ["route"])
+        self._refused = metrics.counter("k2_api_refused_total", "Questions refused because K2 was too busy")
+        self._busy = metrics.gauge("k2_api_busy_ratio", "Questions being answered, of those possible at once")
+        self._queue = metrics.gauge("k2_api_queue_ratio", "Questions that wait for a turn, of those that may")
+        self._unready = metrics.gauge("k2_api_unready_failures", "Reasons why questions cannot be answered in full now")
+        self._questions = metrics.counter("k2_query_questions_total", "Questions that the engine was asked")
+        self._failures = metrics.counter("k2_query_failures_total", "Questions that the engine could not answer")
+        self._partial = metrics.counter("k2_query_partial_total", "Answers that were not complete")
+        self._from_log = metrics.counter("k2_query_log_rows_total", "Rows of answers that came from the log")
+        self._engine_seconds = metrics.counter("k2_query_seconds_total", "Time that the engine spent on answers")
+        self._tail_rows = metrics.gauge("k2_tail_rows", "Rows that the tail holds")
+        self._tail_bytes = metrics.gauge("k2_tail_size_bytes", "Memory that the tail's rows take")
+        self._tail_bytes_max = metrics.gauge("k2_tail_size_max_bytes", "Memory that the tail's rows may take")
+
+    def observe(self, exchange: Exchange) -> None:
+        """Count one request that is over."""
+        self._seconds.labels(exchange.route, str(exchange.status)).observe(exchange.seconds)
+        self._bytes.labels(exchange.route).inc(exchange.sent_bytes)
+        self._rows.labels(exchange.route).inc(exchange.facts.get("rows", 0))
+
+    def render(self, stats: Mapping[str, Any], turns: Turns, unready: int) -> bytes:
+        """Return all values, those of the engine's `stats` among them, in Prometheus' text format."""
+        self._carry(self._refused, "refused", turns.refused)
+        self._busy.set(turns.running / self._settings.concurrency_max)
+        self._queue.set(turns.waiting / max(self._settings.queue_max, 1))
+        self._unready.set(unready)
+        self._carry(self._questions, "queries", stats.get("queries", 0))
+        self._carry(self._failures, "failures", stats.get("failures", 0))
+        self._carry(self._partial, "partial", stats.get("partial", 0))
+        self._carry(self._from_log, "rows_from_log", stats.get("rows_from_log", 0))
+        self._carry(self._engine_seconds, "seconds", stats.get("seconds", 0.0))
+        tail: Mapping[str, Any] = stats.get("tail", {})
+        self._tail_rows.set(tail.get("rows", 0))
+        self._tail_bytes.set(tail.get("size_bytes", 0))
+        self._tail_bytes_max.set(tail.get("size_bytes_max", 0))
+        return self._metrics.render()
+
+    def _carry(self, counter: Counter, name: str, total: float) -> None:
+        counter.inc(max(0.0, total - self._carried.get(name, 0.0)))
+        self._carried[name] = total

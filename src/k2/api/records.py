@@ -1,0 +1,175 @@
+"""The routes that need the key: trades, quotes and symbols."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import StreamingResponse
+
+from k2.api.cursors import continued, next_cursor
+from k2.api.formats import FORMATS, Page, chosen
+from k2.api.parameters import nanoseconds, refuse_unknown
+from k2.api.turns import unless_gone
+from k2.common.errors import QueryError
+from k2.query.request import QueryRequest
+
+if TYPE_CHECKING:
+    from k2.api.app import Engine
+    from k2.api.settings import ApiSettings
+    from k2.api.turns import Turns
+    from k2.query.certificate import Certificate
+
+DEFAULT_WINDOW_MINUTES: Final = 15.0
+PARAMETERS: Final = frozenset(
+    [
+        "symbol",
+        "exchange",
+        "start",
+        "end",
+        "window_minutes",
+        "anchor",
+        "limit",
+        "cursor",
+        "as_of",
+        "lake_only",
+        "on_degrade",
+        "format",
+    ]
+)
+_ESSENTIAL: Final = ("v", "snapshot_id", "commit_sequence", "rows", "complete", "truncated")
+"""What the shortest K2-Certificate header says; at most 200 bytes."""
+_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "description": "Rows in order of event time and log coordinate, with their certificate. JSON: `data`, "
+        "`next_cursor`, `certificate`; decimals are texts without exponent or idle zeros, nanoseconds are integers "
+        "beyond 2^53. CSV: nothing for null, lists as JSON. Parquet and Arrow: exact types; the keys k2.certificate "
+        "and k2.next_cursor in the schema's metadata. Headers: K2-Certificate, K2-Next-Cursor.",
+        "content": {media_type: {} for media_type, _ in FORMATS.values()},
+    },
+    **{
+        status: {"description": text, "content": {"application/problem+json": {}}}
+        for status, text in {
+            400: "An unknown or repeated parameter",
+            401: "No key, or another one",
+            406: "No format that Accept names",
+            409: "The log is not the one that the table was built from",
+            422: "The question cannot be answered as asked",
+            503: "Busy, or a dependency is down; Retry-After says when to ask again",
+        }.items()
+    },
+}
+
+Exchange = Annotated[str | None, Query(max_length=64, description="Only this exchange")]
+Symbol = Annotated[str, Query(min_length=1, max_length=64, description="The venue's symbol, verbatim")]
+Start = Annotated[
+    str | None, Query(max_length=64, description="First event time: ISO 8601 (no zone: UTC) or ns since 1970")
+]
+End = Annotated[str | None, Query(max_length=64, description="End of event time, not included; the same forms")]
+Window = Annotated[
+    float | None, Query(description="Minutes counted back from the anchor; 15 if there is no start and no end")
+]
+AnchorName = Annotated[Literal["now", "latest"], Query(description="Where a window ends: now, or the newest record")]
+Limit = Annotated[int | None, Query(ge=1, description="Most rows of this page")]
+CursorText = Annotated[str | None, Query(description="next_cursor of the page before; the range may be left out")]
+Token = Annotated[str | None, Query(description="as_of of a certificate: the same log prefix again")]
+LakeOnly = Annotated[bool, Query(description="Only what the table holds")]
+OnDegrade = Annotated[
+    Literal["fail", "partial"], Query(description="If table or log are out of reach: fail, or answer what there is")
+]
+FormatName = Annotated[
+    Literal["json", "csv", "parquet", "arrow"] | None, Query(alias="format", description="Beats the header Accept")
+]
+
+
+def record_routes(engine: Engine, turns: Turns, settings: ApiSettings) -> APIRouter:
+    """Return the routes; each question waits for its turn on a thread."""
+    router = APIRouter(prefix="/v1", tags=["data"])
+    _add_records(router, "trades", engine, turns, settings)
+    _add_records(router, "quotes", engine, turns, settings)
+    _add_symbols(router, engine, turns)
+    return router
+
+
+def _add_records(
+    router: APIRouter, data_type: Literal["trades", "quotes"], engine: Engine, turns: Turns, settings: ApiSettings
+) -> None:
+    async def records(  # noqa: PLR0917 - the parameters of the route, read by name
+        request: Request,
+        symbol: Symbol,
+        exchange: Exchange = None,
+        start: Start = None,
+        end: End = None,
+        window_minutes: Window = None,
+        anchor: AnchorName = "now",
+        limit: Limit = None,
+        cursor: CursorText = None,
+        as_of: Token = None,
+        lake_only: LakeOnly = False,
+        on_degrade: OnDegrade = "fail",
+        format_name: FormatName = None,
+    ) -> StreamingResponse:
+        refuse_unknown(request, PARAMETERS)
+        encoding = chosen(request.headers.get("accept"), format_name)
+        unbounded = start is None and end is None and window_minutes is None and cursor is None
+        put = QueryRequest(
+            data_type=data_type,
+            symbol=symbol,
+            exchange=exchange,
+            window_minutes=DEFAULT_WINDOW_MINUTES if unbounded else window_minutes,
+            anchor=anchor,
+            start_ns=nanoseconds("start", start),
+            end_ns=nanoseconds("end", end),
+            limit=_limit(limit, settings),
+            as_of=as_of,
+            lake_only=lake_only,
+            on_degrade=on_degrade,
+        )
+        asked, extent = continued(put, cursor)
+        found = await unless_gone(request, turns.run(lambda: engine.query(asked)))
+        request.state.facts |= {"rows": found.table.num_rows, "snapshot_id": found.certificate.snapshot_id}
+        page = Page(found.table, found.certificate.to_dict(), next_cursor(asked, extent, found))
+        media_type, encode = FORMATS[encoding]
+        headers = {"K2-Certificate": certificate_header(found.certificate, settings.certificate_header_bytes_max)}
+        if page.next_cursor is not None:
+            headers["K2-Next-Cursor"] = page.next_cursor
+        return StreamingResponse(turns.stream(encode(page)), media_type=media_type, headers=headers)
+
+    records.__doc__ = (
+        f"Return a symbol's {data_type}, exact up to the last message. Without a range: the last 15 minutes."
+    )
+    router.get(f"/{data_type}", operation_id=data_type, responses=_RESPONSES, response_class=StreamingResponse)(records)
+
+
+def _add_symbols(router: APIRouter, engine: Engine, turns: Turns) -> None:
+    responses: dict[int | str, dict[str, Any]] = {status: _RESPONSES[status] for status in (400, 401, 422, 503)}
+
+    @router.get("/symbols", operation_id="symbols", responses=responses)
+    async def symbols(
+        request: Request, exchange: Exchange = None, data_type: Literal["trades", "quotes"] | None = None
+    ) -> dict[str, Any]:
+        """Return the symbols that there are, with rows and the times of the first and last event."""
+        refuse_unknown(request, frozenset({"exchange", "data_type"}))
+        found = await unless_gone(request, turns.run(lambda: engine.symbols(exchange, data_type)))
+        request.state.facts["rows"] = len(found)
+        return {"data": [{name: getattr(entry, name) for name in entry.__slots__} for entry in found]}
+
+
+def certificate_header(certificate: Certificate, bytes_max: int) -> str:
+    """Return the certificate as one header: whole, without its partitions and token, or only what matters most."""
+    body = certificate.to_dict()
+    long = {"partitions", "as_of", "deferred", "gaps"}
+    for names in (set(body), set(body) - long):
+        text = json.dumps({name: body[name] for name in body if name in names}, separators=(",", ":"))
+        if len(text) <= bytes_max:
+            return text
+    return json.dumps({name: body[name] for name in _ESSENTIAL}, separators=(",", ":"))
+
+
+def _limit(limit: int | None, settings: ApiSettings) -> int:
+    if limit is not None and limit > settings.rows_max:
+        raise QueryError(
+            f"expected a limit of at most {settings.rows_max} (K2_API__ROWS_MAX), found {limit}: page with the cursor"
+        )
+    return min(settings.rows_default, settings.rows_max) if limit is None else limit
