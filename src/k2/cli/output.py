@@ -5,21 +5,21 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
+import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
 from k2.api.formats import FORMATS, Page
 from k2.api.text_columns import as_text, distinct_names
-from k2.common.errors import ConfigurationError
+from k2.common.errors import ConfigurationError, QueryError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    import pyarrow as pa
 
 ROWS_SHOWN: Final = 40
 _BINARY: Final = frozenset({"parquet", "arrow"})
@@ -64,10 +64,13 @@ def write(table: pa.Table, certificate: dict[str, Any] | None, format_name: str,
     parts = FORMATS[format_name][1](Page(table, certificate))
     if format_name == "json":
         parts = chain(parts, [b"\n"])
-    if output is None:
-        _send(parts)
-    else:
-        _save(parts, output)
+    try:
+        if output is None:
+            _send(parts)
+        else:
+            _save(parts, output)
+    except pa.ArrowNotImplementedError as error:
+        raise QueryError(f"{format_name} has no form for one of the columns ({error}): cast it to text") from error
     if certificate is not None and format_name != "json":
         sys.stderr.write(json.dumps(certificate) + "\n")
 
@@ -90,10 +93,12 @@ def _save(parts: Iterator[bytes], output: Path) -> None:
                 file.write(part)
         unfinished.replace(output)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise ConfigurationError(
             f"cannot write {output}: {error.strerror}; free space, or name another --output"
         ) from error
+    finally:
+        with suppress(OSError):
+            unfinished.unlink()
 
 
 def _show(table: pa.Table, certificate: dict[str, Any] | None) -> None:
@@ -141,6 +146,4 @@ def _show_certificate(console: Console, certificate: dict[str, Any]) -> None:
 
 
 def _is_number(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
     return bool(pa.types.is_decimal(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind))
