@@ -6,11 +6,11 @@ Imports stand inside the functions, so that a command loads only the libraries t
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from k2.common.clock import Clock
     from k2.feeds.channel import Channel
@@ -137,15 +137,18 @@ class QuerySide:
 
     engine: HybridQueryEngine
     tail: KafkaTail
+    closing: tuple[Callable[[], None], ...] = ()
 
     def start(self) -> None:
         """Begin to follow the log."""
         self.tail.start()
 
     def stop(self) -> None:
-        """Stop following the log and close DuckDB."""
+        """Stop following the log and close DuckDB and all connections."""
         self.tail.stop()
         self.engine.close()
+        for close in self.closing:
+            close()
 
 
 def query_side(settings: Settings) -> QuerySide:
@@ -162,9 +165,10 @@ def query_side(settings: Settings) -> QuerySide:
         name: Decoder(kind, CachedSchemas(registry, tables.head(name).schemas), unknown_schemas_ratio_max=1)
         for name, kind in RECORD_TYPES.items()
     }
-    return _query_side(
+    side = _query_side(
         settings, tables, log_facts=admin, open_reader=lambda: LogReader(settings.kafka), decoders=decoders
     )
+    return replace(side, closing=(admin.close, registry.close, tables.close))
 
 
 @contextmanager

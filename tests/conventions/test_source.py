@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ EVERY_FILE = sorted(
     path for folder in ("src", "tests", "benchmarks", "scripts") for path in (ROOT / folder).rglob("*.py")
 )
 LINES_MAX = 400
+TEST_LINES_MAX = 450
+SUPPRESSION = re.compile(r"# (noqa|type: ignore)")
+REASONED = re.compile(r"# (noqa: [A-Z]+[0-9]+(, ?[A-Z]+[0-9]+)*|type: ignore\[[\w, -]+\])[ #:-]+[(`]?\w+")
 
 
 def name_of(path: Path) -> str:
@@ -24,8 +28,10 @@ def test_the_sources_are_found() -> None:
 
 
 @pytest.mark.parametrize("path", EVERY_FILE, ids=name_of)
-def test_no_file_is_longer_than_400_lines(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= LINES_MAX
+def test_no_file_is_longer_than_its_limit(path: Path) -> None:
+    limit = TEST_LINES_MAX if "tests" in path.relative_to(ROOT).parts else LINES_MAX
+
+    assert len(path.read_text().splitlines()) <= limit
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
@@ -41,8 +47,7 @@ def test_no_suppression_without_a_reason(path: Path) -> None:
     bare = [
         f"{number}: {line.strip()}"
         for number, line in enumerate(path.read_text().splitlines(), 1)
-        for mark in ("# noqa", "# type: ignore")
-        if mark in line and not line.split(mark, 1)[1].partition("  # ")[2] and " - " not in line.split(mark, 1)[1]
+        if SUPPRESSION.search(line) and not REASONED.search(line)
     ]
 
     assert bare == []

@@ -1,1 +1,1 @@
-"""The REST API."""
+"""The REST API around a hybrid query engine."""

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 EXCHANGE: Final = "asx"
+CHANNEL_DIGITS: Final = 16
+"""Digits of the source that are the channel: line numbers begin again in each file, and need a scope."""
+YEARS: Final = (1990, 2100)
 TIME_ZONE: Final = "Australia/Sydney"
 COMPANIES_FILE: Final = "reference/company_info.csv"
 COLUMNS: Final = {
@@ -115,6 +118,9 @@ def read_ticks(file: TickFile) -> pl.DataFrame:
         columns.filter(pl.col("event").is_null()),
         "a date MM/DD/YYYY and a time HH:MM:SS.mmm that Sydney's clocks show",
     )
+    _refuse(
+        file, columns.filter(~pl.col("event").dt.year().is_between(*YEARS)), f"a year from {YEARS[0]} to {YEARS[1]}"
+    )
     rows = _trades(file, columns) if file.data_type == "trades" else _quotes(file, columns)
     source = hashlib.sha256(file.path.read_bytes()).hexdigest()
     common = rows.with_columns(
@@ -124,7 +130,7 @@ def read_ticks(file: TickFile) -> pl.DataFrame:
         action=pl.lit(Action.NEW),
         source=pl.lit(source),
         source_sequence="line",
-        channel=pl.lit(None),
+        channel=pl.lit(source[:CHANNEL_DIGITS]),
         sequence="line",
         sub_index=pl.lit(None),
     ).with_columns(ts_recv_ns="ts_event_ns")

