@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -172,9 +174,6 @@ json_values = st.recursive(
 
 @given(st.lists(json_values, min_size=9, max_size=11))
 def test_a_forged_cursor_is_refused_or_of_the_right_types(body: list[Any]) -> None:
-    import base64
-    import json
-
     text = base64.urlsafe_b64encode(json.dumps([1, *body]).encode()).decode()
     try:
         cursor = Cursor.from_text(text)

@@ -27,7 +27,7 @@ def settings(**values: float) -> ApiSettings:
 
 async def until(condition: object) -> None:
     async with asyncio.timeout(5):
-        while not condition():  # type: ignore[operator]  # any test without arguments
+        while not condition():  # type: ignore[operator]  # noqa: ASYNC110  # any test without arguments
             await asyncio.sleep(0)
 
 
