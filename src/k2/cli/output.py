@@ -45,11 +45,16 @@ _HIDDEN: Final = frozenset(
 _PIPE_WIDTH: Final = 500
 
 
+def is_terminal() -> bool:
+    """Say whether a person looks at standard output."""
+    return sys.stdout.isatty()
+
+
 def require_writable(format_name: str, output: Path | None) -> None:
     """Refuse bytes on a terminal, a table in a file, a directory that is not there: before the question is asked."""
     if format_name == "table" and output is not None:
         raise ConfigurationError("expected --format json, csv, parquet or arrow with --output, found the format table")
-    if format_name in _BINARY and output is None and sys.stdout.isatty():
+    if format_name in _BINARY and output is None and is_terminal():
         raise ConfigurationError(f"expected --output or a pipe for {format_name}, found a terminal")
     if output is not None and not output.parent.is_dir():
         raise ConfigurationError(f"expected the directory of --output to exist, found none at {output.parent}")
@@ -113,7 +118,7 @@ def _show(table: pa.Table, certificate: dict[str, Any] | None) -> None:
         )
     for row in [] if texts is None else texts.rows():
         grid.add_row(*("" if value is None else str(value) for value in row))
-    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    width = None if is_terminal() else _PIPE_WIDTH
     console = Console(width=width, markup=False, emoji=False, highlight=False)
     console.print(grid)
     if shown.num_rows < table.num_rows:

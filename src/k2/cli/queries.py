@@ -126,9 +126,10 @@ def sql(
 def _question(
     exchange: str | None, window: str | None, start: str | None, end: str | None, anchor: str
 ) -> dict[str, Any]:
-    if window is not None and (start or end):
+    ranged = start is not None or end is not None
+    if window is not None and ranged:
         raise QueryError("expected --window or --start and --end, found both: give one of them")
-    minutes = None if start or end else _minutes(window or "15m")
+    minutes = None if ranged else _minutes("15m" if window is None else window)
     return {"exchange": exchange, "window_minutes": minutes, "start": start, "end": end, "anchor": anchor}
 
 

@@ -9,6 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from k2.api.app import create_app
 from k2.api.keys import ApiKey
@@ -17,6 +18,7 @@ from k2.testing.simulated_hybrid import simulated_hybrid, topic
 from k2.testing.simulated_market import SimulatedMarket
 
 ASX = topic("asx")
+QUOTES = topic("asx", "quotes")
 OPEN = {"/livez", "/readyz", "/health", "/metrics"}
 REFUSALS = {400, 406, 414, 422}
 CORPUS = [
@@ -50,16 +52,18 @@ CORPUS = [
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     directory: Path = tmp_path_factory.mktemp("market")
-    market = SimulatedMarket(directory, [ASX])
+    market = SimulatedMarket(directory, [ASX, QUOTES])
     market.register(ASX.name)
+    market.register(QUOTES.name)
     for time in range(50):
         market.append(ASX.name, "BHP", time)
         market.append(ASX.name, "CBA", time)
     for number in range(ASX.partitions):
         market.commit(ASX.name, number, 30)
     hybrid = simulated_hybrid(market, directory)
+    hybrid.tail.step()
     app = create_app(hybrid.engine, key=ApiKey("key"), settings=ApiSettings(), clock=hybrid.clock, unready=list)
-    with TestClient(app, headers={"X-API-Key": "key"}) as client:
+    with TestClient(app, headers={"X-API-Key": "key"}) as client, capture_logs():
         yield client
     hybrid.close()
 
