@@ -91,6 +91,8 @@ class _Client:
         self._paused.difference_update(keys)
         if keys:
             self._call(self._consumer.resume, [TopicPartition(*key) for key in keys])
+        for topic, partition in keys:  # a seek wakes the fetcher at once; resuming alone takes it up to a second
+            self.seek(topic, partition, self._next[topic, partition])
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
         """Read on from `offset`; nothing that was fetched before the call is returned. Paused stays paused."""
