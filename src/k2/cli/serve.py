@@ -14,10 +14,13 @@ def register(app: typer.Typer) -> None:
 
 def serve(data_dir: DataDirOption = None) -> None:
     """Answer questions over HTTP until stopped."""
+    from functools import partial
+
     from k2 import bootstrap
     from k2.api import server
     from k2.api.app import create_app
     from k2.api.keys import ApiKey
+    from k2.api.readiness import reasons_not_ready
     from k2.common.logging import get_logger
     from k2.settings import load_settings
 
@@ -27,12 +30,9 @@ def serve(data_dir: DataDirOption = None) -> None:
     key = ApiKey.from_file(settings.api.key_file or settings.data_dir / "api-key")
     with server.listen(settings.api.host, settings.api.port) as listener:
         side = bootstrap.query_side(settings)
-
-        def unready() -> list[str]:
-            trouble = (side.tail.trouble, side.tail.watch_trouble)
-            return [str(error) for error in trouble if error is not None]
-
-        app = create_app(side.engine, key=key, settings=settings.api, clock=bootstrap.system_clock(), unready=unready)
+        clock = bootstrap.system_clock()
+        unready = partial(reasons_not_ready, side.tail)
+        app = create_app(side.engine, key=key, settings=settings.api, clock=clock, unready=unready)
         side.start()
         log.info("api_started", host=settings.api.host, port=settings.api.port)
         try:
