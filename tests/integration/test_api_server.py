@@ -1,0 +1,155 @@
+"""The API as its own process: it answers, stops cleanly by signal, says only log events, and tells a port in use."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from k2.api import server
+from k2.client import K2Client
+from k2.common.errors import ConfigurationError
+
+SCRIPT = """
+import sys
+from k2.api import server
+from k2.api.app import create_app
+from k2.api.keys import ApiKey
+from k2.api.settings import ApiSettings
+from k2.common.clock import SystemClock
+from k2.common import logging
+from k2.testing.fake_engine import FakeEngine
+from k2.testing.market_rows import market_rows
+
+logging.configure(component="api", json=True)
+settings = ApiSettings(shutdown_seconds=1, connections_max=8)
+engine = FakeEngine({"trades": market_rows(range(int(sys.argv[1])), symbols=("AAA",))})
+with server.listen("127.0.0.1", 0) as listener:
+    print(listener.getsockname()[1], flush=True)
+    app = create_app(engine, key=ApiKey("key"), settings=settings, clock=SystemClock(), unready=list)
+    server.serve(app, listener, settings)
+print("stopped", flush=True)
+"""
+
+
+class Api:
+    """A running API with `rows` trades of AAA."""
+
+    def __init__(self, rows: int) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(rows)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None
+        self.port = int(self.process.stdout.readline())
+
+    def stop(self, number: signal.Signals) -> tuple[str, str]:
+        """Send the signal and return what the process printed."""
+        self.process.send_signal(number)
+        return self.process.communicate(timeout=30)
+
+    def raw(self, request: bytes) -> bytes:
+        """Send bytes and return all that comes back."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
+            connection.sendall(request)
+            answer = b""
+            with contextlib.suppress(ConnectionResetError):
+                while part := connection.recv(65_536):
+                    answer += part
+            return answer
+
+
+@pytest.fixture
+def api() -> Iterator[Api]:
+    made = Api(rows=1_000)
+    yield made
+    made.process.kill()
+    made.process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_it_cleanly_and_all_it_says_is_log_events(api: Api, number: signal.Signals) -> None:
+    with K2Client(f"http://127.0.0.1:{api.port}", "key") as k2:
+        assert k2.trades("AAA", start=0).table.num_rows == 1_000
+
+    out, errors = api.stop(number)
+
+    assert api.process.returncode == 0
+    assert out == "stopped\n"
+    events = [json.loads(line) for line in errors.splitlines()]
+    assert [event["event"] for event in events if event["level"] == "info"] == ["request"]
+
+
+def test_bytes_that_are_no_request_are_refused_and_the_next_one_is_answered(api: Api) -> None:
+    hostile = [
+        b"\0\1\2\3\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: k2\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: k2\r\n" + b"X-A: " + b"b" * 100_000 + b"\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: k2\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+    ]
+
+    answers = [api.raw(request)[:12] for request in hostile]
+
+    assert {answer[:10] for answer in answers} <= {b"HTTP/1.1 4", b""}
+    connection = http.client.HTTPConnection("127.0.0.1", api.port, timeout=10)
+    connection.request("GET", "/livez")
+    assert connection.getresponse().status == 200
+    connection.close()
+
+
+def test_a_client_that_leaves_in_the_middle_of_an_answer_does_no_harm() -> None:
+    api = Api(rows=200_000)
+    try:
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", api.port), timeout=30) as connection:
+                connection.sendall(
+                    b"GET /v1/trades?symbol=AAA&start=0&limit=200000 HTTP/1.1\r\nHost: k2\r\nX-API-Key: key\r\n\r\n"
+                )
+                connection.recv(1_000)
+        with K2Client(f"http://127.0.0.1:{api.port}", "key") as k2:
+            assert k2.trades("AAA", start=0, limit=10).table.num_rows == 10
+
+        _, errors = api.stop(signal.SIGTERM)
+
+        events = [json.loads(line) for line in errors.splitlines()]
+        assert [event["event"] for event in events if event["level"] == "error"] == []
+        assert False in {event["finished"] for event in events if event["event"] == "request"}
+        assert api.process.returncode == 0
+    finally:
+        api.process.kill()
+
+
+def test_many_clients_at_once_each_get_their_answer(api: Api) -> None:
+    counts: list[int] = []
+
+    def ask() -> None:
+        with K2Client(f"http://127.0.0.1:{api.port}", "key", attempts_max=20, pause_seconds_max=0.1) as k2:
+            counts.append(k2.trades("AAA", start=0, limit=500).table.num_rows)
+
+    threads = [threading.Thread(target=ask) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+
+    assert counts == [500] * 12
+
+
+def test_a_port_in_use_is_named() -> None:
+    with server.listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(ConfigurationError, match=rf"127\.0\.0\.1:{port} to be free.*K2_API__PORT"):
+            server.listen("127.0.0.1", port)
+
+
+def test_an_address_that_is_not_of_this_machine_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="K2_API__HOST"):
+        server.listen("203.0.113.1", 0)
