@@ -28,7 +28,7 @@ def measure(*, quick: bool) -> list[Figure]:
         time.sleep(5 if quick else 30)
         components = _status(directory)["components"]
         _seconds(directory, "down")
-    memory = {entry["name"]: entry["memory"] / MEBIBYTE for entry in components}
+    memory = {entry["name"]: (entry["memory_bytes"] or 0) / MEBIBYTE for entry in components}
     total = sum(memory.values())
     return [
         Figure("first start of a data directory, to ready", first, "s"),
