@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from k2.common.clock import SystemClock
 from k2.common.errors import K2Error, OverloadedError, RecordError, UnavailableError
@@ -15,7 +16,7 @@ from k2.kafka.errors import DEPENDENCY, translate
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from confluent_kafka import KafkaError, Message
+    from confluent_kafka import Message
 
     from k2.common.clock import Clock
     from k2.kafka.settings import KafkaSettings
@@ -29,7 +30,12 @@ _MASK: Final = 0xFFFFFFFF
 
 
 class LogProducer:
-    """An idempotent producer. A message that cannot be delivered ends it: what follows would leave a gap."""
+    """An idempotent producer.
+
+    A message that cannot be delivered takes all that waits behind it along, since to go on would leave a gap. The error
+    says so to whoever sends or flushes; the next `send` begins anew, with what the caller decides to send again: of what
+    was not acknowledged, the log may hold some.
+    """
 
     def __init__(
         self,
@@ -46,9 +52,9 @@ class LogProducer:
         self._failed = 0
         self._outstanding: deque[tuple[int, int]] = deque()
         """Messages and bytes of the chunks that may not be acknowledged yet, oldest first."""
-        self._producer = Producer(
-            _properties(settings, every_delivery=on_delivery is not None, on_error=self._on_error)
-        )
+        self._earlier = 0
+        """Messages acknowledged before the last new beginning."""
+        self._producer = self._new_producer()
 
     def send(
         self,
@@ -64,6 +70,8 @@ class LogProducer:
             RecordError: a message is larger than `message_bytes_max`; none of the call's messages is sent.
             UnavailableError: a message could not be delivered, or nothing moves for `delivery_timeout_seconds`.
         """
+        if self._failure is not None:
+            self._begin_anew()
         self._check_sizes(topic, values)
         for start in range(0, len(values), self._chunk):
             part = slice(start, start + self._chunk)
@@ -72,13 +80,11 @@ class LogProducer:
                 self._queue_batch(topic, keys[part], values[part])
             else:
                 self._queue_singly(topic, keys[part], values[part], headers[part])
-        self._producer.poll(0)
-        self._raise_failure()
+        self._serve(self._producer.poll, 0)
 
     def flush(self, timeout_seconds: float) -> None:
         """Wait until everything is acknowledged; UnavailableError if it is not by then."""
-        left = self._producer.flush(timeout_seconds)
-        self._raise_failure()
+        left = self._serve(self._producer.flush, timeout_seconds)
         if left:
             waiting = min(left, self._sent - self._failed)  # the library counts its own events, too
             raise UnavailableError(
@@ -90,16 +96,27 @@ class LogProducer:
     @property
     def acknowledged(self) -> int:
         """Messages that the log has accepted: exact after a flush, else at least so many."""
-        return max(self._sent - self._failed - len(self._producer), 0)
+        return self._earlier + max(self._sent - self._failed - len(self._producer), 0)
 
     def close(self) -> None:
         """Give up all connections; what was not flushed is lost."""
         self._producer.purge()
-        self._producer.flush(self._settings.request_timeout_seconds)
+        with contextlib.suppress(KafkaException, SystemError):  # what has failed was reported before
+            self._producer.flush(self._settings.request_timeout_seconds)
 
     @property
     def _chunk(self) -> int:
         return min(_CHUNK, self._settings.producer_queue_messages_max)
+
+    def _new_producer(self) -> Producer:
+        return Producer(_properties(self._settings, every_delivery=self._on_delivery is not None))
+
+    def _begin_anew(self) -> None:
+        self._earlier = self.acknowledged
+        self._sent = self._failed = 0
+        self._outstanding.clear()
+        self._failure = None
+        self._producer = self._new_producer()
 
     def _check_sizes(self, topic: str, values: Sequence[bytes | None]) -> None:
         largest = max(map(len, filter(None, values)), default=0)
@@ -112,8 +129,7 @@ class LogProducer:
     def _wait_for_room(self, messages: int, size: int) -> None:
         deadline = self._clock.monotonic() + self._settings.delivery_timeout_seconds
         while not self._has_room(messages, size):
-            self._producer.poll(_POLL_SECONDS)
-            self._raise_failure()
+            self._serve(self._producer.poll, _POLL_SECONDS)
             if self._clock.monotonic() > deadline:
                 raise OverloadedError(
                     f"{len(self._producer)} messages wait for {self._settings.bootstrap_servers}, and none was "
@@ -159,6 +175,21 @@ class LogProducer:
                 raise self._refused(topic, error) from error
             self._sent += 1
 
+    def _serve(self, call: Callable[[float], int], seconds: float) -> int:
+        """Let the library report what happened, and raise what it reported."""
+        count = 0
+        try:
+            count = call(seconds)
+        except (KafkaException, SystemError) as error:
+            # confluent raises a fatal error inside of its callbacks; where another one follows, CPython wraps it
+            cause = error if isinstance(error, KafkaException) else error.__cause__
+            if not isinstance(cause, KafkaException):
+                raise
+            self._failure = self._failure or _fatal(cause)
+        if self._failure is not None:
+            raise self._failure
+        return count
+
     def _refused(self, topic: str, error: Any) -> K2Error:
         if isinstance(error, BufferError):
             return OverloadedError(f"writing to {topic}: the producer's queue is full", dependency=DEPENDENCY)
@@ -173,13 +204,12 @@ class LogProducer:
         if self._failure is None:
             self._failure = translate(error, f"writing to {message.topic()}")
 
-    def _on_error(self, error: KafkaError) -> None:
-        if error.fatal() and self._failure is None:
-            self._failure = translate(error, f"writing to {self._settings.bootstrap_servers}")
 
-    def _raise_failure(self) -> None:
-        if self._failure is not None:
-            raise self._failure
+def _fatal(error: KafkaException) -> K2Error:
+    """Return the error of K2 for one that ended the producer; a message that is too large is one of them."""
+    reason = error.args[0]
+    too_large = KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
+    return translate(too_large if too_large.str() in reason.str() else reason, f"writing: {reason.str()}")
 
 
 def partition_for(key: bytes, partitions: int) -> int:
@@ -201,9 +231,13 @@ def _murmur2(data: bytes) -> int:
     return value ^ value >> 15
 
 
-def _properties(settings: KafkaSettings, *, every_delivery: bool, on_error: Any) -> dict[str, Any]:
+def _ignore(_error: KafkaError) -> None:
+    return None
+
+
+def _properties(settings: KafkaSettings, *, every_delivery: bool) -> dict[str, Any]:
     return common_properties(settings, client_id="k2-producer") | {
-        "error_cb": on_error,
+        "error_cb": _ignore,  # a fatal error is raised all the same; the others pass by themselves
         "enable.idempotence": True,
         "enable.gapless.guarantee": True,
         "acks": "all",
