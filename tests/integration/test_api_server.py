@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -141,6 +142,20 @@ def test_many_clients_at_once_each_get_their_answer(api: Api) -> None:
         thread.join(timeout=60)
 
     assert counts == [500] * 12
+
+
+def test_small_answers_do_not_wait_for_the_acknowledgement_of_others(api: Api) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", api.port, timeout=10)
+    seconds = []
+
+    for _ in range(20):
+        began = time.perf_counter()
+        connection.request("GET", "/livez")
+        connection.getresponse().read()
+        seconds.append(time.perf_counter() - began)
+
+    connection.close()
+    assert min(seconds) < 0.02, "Nagle's algorithm and delayed acknowledgements cost 40 ms each time"
 
 
 def test_a_port_in_use_is_named() -> None:

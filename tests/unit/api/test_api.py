@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import json
+import time
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -114,6 +115,16 @@ def test_without_a_range_the_last_fifteen_minutes_are_asked_for(client: TestClie
     assert engine.asked[-1].window_minutes == 15
 
 
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine whose own time is not UTC."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Australia/Sydney")
+        time.tzset()
+        yield
+    time.tzset()
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -122,11 +133,14 @@ def test_without_a_range_the_last_fifteen_minutes_are_asked_for(client: TestClie
         ("2026-01-01T11:00:00+11:00", START_NS),
         ("2026-01-01T11:00:00 11:00", START_NS),
         ("2026-01-01T00:00:00.000000001Z", START_NS + 1),
+        ("2026-01-01T00:00:00.5", START_NS + 500_000_000),
+        ("2025-12-31T23:59:59.25-00:00", START_NS - 750_000_000),
+        ("1969-12-31T23:59:59.9Z", -100_000_000),
         (str(START_NS), START_NS),
     ],
 )
 def test_times_are_utc_unless_they_say_otherwise(
-    client: TestClient, engine: FakeEngine, text: str, expected: int
+    client: TestClient, engine: FakeEngine, elsewhere: None, text: str, expected: int
 ) -> None:
     client.get("/v1/trades", params={"symbol": "AAA", "start": text})
 
