@@ -33,8 +33,8 @@ class LogProducer:
     """An idempotent producer.
 
     A message that cannot be delivered takes all that waits behind it along, since to go on would leave a gap. The error
-    says so to whoever sends or flushes; the next `send` begins anew, with what the caller decides to send again: of what
-    was not acknowledged, the log may hold some.
+    says so to whoever sends or flushes; the next `send` begins anew, with what the caller decides to send again. Of
+    what was not acknowledged, the log may hold some.
     """
 
     def __init__(
