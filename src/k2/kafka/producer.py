@@ -180,15 +180,26 @@ class LogProducer:
         count = 0
         try:
             count = call(seconds)
-        except (KafkaException, SystemError) as error:
-            # confluent raises a fatal error inside of its callbacks; where another one follows, CPython wraps it
-            cause = error if isinstance(error, KafkaException) else error.__cause__
-            if not isinstance(cause, KafkaException):
-                raise
-            self._failure = self._failure or _fatal(cause)
+        except KafkaException as error:
+            self._failure = self._failure or _fatal(error)
+        except SystemError as error:
+            # confluent raises a fatal error inside of its callbacks; another one after it makes CPython wrap or lose it
+            self._failure = self._failure or self._learn_fatal(error)
         if self._failure is not None:
             raise self._failure
         return count
+
+    def _learn_fatal(self, error: SystemError) -> K2Error:
+        """Return what ended the producer: the error's cause, or else what the message's own report says."""
+        if isinstance(error.__cause__, KafkaException):
+            return _fatal(error.__cause__)
+        with contextlib.suppress(KafkaException, SystemError):
+            self._producer.flush(self._settings.request_timeout_seconds)
+        return self._failure or UnavailableError(
+            f"writing to {self._settings.bootstrap_servers}: the client ended ({error}); send again what was not "
+            "acknowledged",
+            dependency=DEPENDENCY,
+        )
 
     def _refused(self, topic: str, error: Any) -> K2Error:
         if isinstance(error, BufferError):
@@ -237,6 +248,8 @@ def _ignore(_error: KafkaError) -> None:
 
 def _properties(settings: KafkaSettings, *, every_delivery: bool) -> dict[str, Any]:
     return common_properties(settings, client_id="k2-producer") | {
+        "logger": None,  # called while a fatal error is raised, it would swallow it
+        "log_level": 0,
         "error_cb": _ignore,  # a fatal error is raised all the same; the others pass by themselves
         "enable.idempotence": True,
         "enable.gapless.guarantee": True,
