@@ -71,3 +71,25 @@ def test_a_producer_without_a_broker_holds_no_more_than_allowed(limit) -> None:
         send_for_ever(producer)
 
     producer.close()
+
+
+class LosesItsError:
+    """Ends as confluent's producer does when a callback follows the fatal error: CPython has lost the reason."""
+
+    def flush(self, _seconds):
+        raise SystemError("returned NULL without setting an exception")
+
+    def __len__(self):
+        return 0
+
+
+def test_a_producer_that_ended_without_a_reason_is_an_outage_and_the_next_message_begins_anew() -> None:
+    producer = LogProducer(KafkaSettings(bootstrap_servers=NOWHERE, request_timeout_seconds=1))
+    producer._producer = LosesItsError()
+
+    with pytest.raises(UnavailableError, match="the client ended"):
+        producer.flush(1)
+
+    producer.send("t", [b"k"], [b"x"])
+    assert not isinstance(producer._producer, LosesItsError)
+    producer.close()
