@@ -113,11 +113,9 @@ def sql(
     """Run read-only SQL over the tables (what is committed; no tail)."""
     from k2 import bootstrap
     from k2.cli.output import require_writable, write
-    from k2.query.table_sql import require_one_select
     from k2.settings import load_settings
 
     require_writable(format_name, output)
-    require_one_select(query)
     with bootstrap.table_sql(load_settings(data_dir)) as run:
         found = run(query)
     write(found, None, format_name, output)
