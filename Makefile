@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export UV_LINK_MODE ?= copy
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench references lock clean format
+.PHONY: help setup run test check bench mutants references lock clean format
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
@@ -47,6 +47,9 @@ format: setup ## format the code and mend what the linter can mend
 
 bench: setup ## measure, side by side; a table, and JSON in results/
 	@$(BIN)/python -m benchmarks
+
+mutants: setup ## break the product on purpose, on a copy: each break must be caught
+	@$(BIN)/python -m mutants $(MUTANTS)
 
 references: setup ## write docs/reference/ and .env.example from the code
 	@$(BIN)/python scripts/generate_references.py

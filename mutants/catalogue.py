@@ -1,0 +1,185 @@
+"""The mutants: what each breaks, the edits that break it, and the tests of which at least one must fail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One replacement in one file; `anchor` must be there exactly once."""
+
+    path: str
+    anchor: str
+    replacement: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One break of the product; `tests` are pytest node ids, quick ones, the likeliest to fail first."""
+
+    name: str
+    breaks: str
+    edits: tuple[Edit, ...]
+    tests: tuple[str, ...]
+
+
+_EXACTLY_ONCE = "tests/simulation/test_ingest_exactly_once.py"
+_BEHAVIOUR = "tests/simulation/test_ingest_behaviour.py"
+_WRITER = "tests/unit/storage/test_writer.py"
+_HYBRID = "tests/unit/query/test_hybrid_engine.py"
+_REPLAY = "test_a_hybrid_answer_equals_a_plain_replay_of_the_log"
+_SNAPSHOTS = "src/k2/storage/snapshots.py"
+_COMMIT = "src/k2/storage/writer.py"
+_LANE = "src/k2/ingestion/table_lane.py"
+
+OWN_RETRY = """    with table.transaction() as transaction:
+        if properties:
+            transaction.set_properties(dict(properties))
+        with transaction.update_snapshot(snapshot_properties=dict(summary)).fast_append() as update:
+            for file in files:
+                update.append_data_file(file)
+    return table.current_snapshot().snapshot_id
+"""
+
+MUTANTS = (
+    Mutant(
+        "own-retry",
+        "PyIceberg's transactions with their own commit retry do the append",
+        (
+            Edit(
+                _SNAPSHOTS,
+                "    swap(table, updates)\n    return snapshot.snapshot_id\n",
+                "    del updates\n" + OWN_RETRY,
+            ),
+            Edit(_SNAPSHOTS, '    if found != "0":', '    if found == "0":'),
+            Edit("src/k2/storage/table_creation.py", 'RETRIES_PROPERTY: "0",', 'RETRIES_PROPERTY: "4",'),
+        ),
+        (f"{_WRITER}::test_the_same_partition_committed_in_between_fences",),
+    ),
+    Mutant(
+        "retry-property",
+        "a table on which PyIceberg would rebase a stale writer is written all the same",
+        (Edit(_SNAPSHOTS, '    if found != "0":', "    if found is None:"),),
+        (f"{_WRITER}::test_a_table_on_which_pyiceberg_would_rebase_is_refused",),
+    ),
+    Mutant(
+        "greater-fence",
+        "the fence lets a batch pass where the seam is at or above its start",
+        (Edit(_COMMIT, "        if found > delta.start:\n", "        if found > delta.end:\n"),),
+        (f"{_WRITER}::test_a_batch_that_overlaps_the_seam_is_fenced_too",),
+    ),
+    Mutant(
+        "no-hole-check",
+        "the fence lets a batch pass that begins above the seam",
+        (Edit(_COMMIT, "        if found < delta.start:\n", "        if found < 0:\n"),),
+        (f"{_WRITER}::test_a_batch_above_the_seam_would_leave_a_hole_and_is_refused_with_its_size",),
+    ),
+    Mutant(
+        "seam-dropped",
+        "a commit writes the seam of its own partitions and drops the others",
+        (
+            Edit(
+                "src/k2/storage/seam.py",
+                "        partitions = dict(self.partitions)\n        for key, delta in deltas.items():",
+                "        partitions = {}\n        for key, delta in deltas.items():",
+            ),
+            Edit(
+                "src/k2/storage/seam.py",
+                "            before = partitions[key]\n",
+                "            before = self.partitions[key]\n",
+            ),
+        ),
+        ("tests/unit/storage/test_seam.py::test_a_commit_moves_the_partitions_that_it_covers_and_no_others",),
+    ),
+    Mutant(
+        "side-tables-last",
+        "the rows are committed before the dead letters",
+        (
+            Edit(_LANE, "        self._send_dead_letters(prepared)\n        started", "        started"),
+            Edit(
+                _LANE,
+                "        commit = self._writer.commit(self._batch(prepared))\n",
+                "        commit = self._writer.commit(self._batch(prepared))\n"
+                "        self._send_dead_letters(prepared)\n",
+            ),
+        ),
+        (f"{_BEHAVIOUR}::test_dead_letter_topic_down_holds_the_commit_back",),
+    ),
+    Mutant(
+        "group-offsets",
+        "reading starts where the consumer group has committed, not at the seam",
+        (
+            Edit(
+                "src/k2/ingestion/intake.py",
+                "        return {key: place.next_offset for key, place in self._place(partitions).items()}",
+                "        placed = self._place(partitions)\n"
+                "        stored = getattr(self._use_reader, 'committed', {})\n"
+                "        return {key: stored.get(key, 0) for key in placed}",
+            ),
+        ),
+        (f"{_EXACTLY_ONCE}::test_a_crash_at_any_point_loses_and_doubles_nothing[after_commit-0]",),
+    ),
+    Mutant(
+        "dead-letters-swallowed",
+        "an error of the dead-letter topic is swallowed",
+        (
+            Edit(
+                "src/k2/ingestion/dead_letters.py",
+                "            self.close()\n            raise\n",
+                "            self.close()\n",
+            ),
+        ),
+        (f"{_BEHAVIOUR}::test_dead_letter_topic_down_holds_the_commit_back",),
+    ),
+    Mutant(
+        "batch-not-looked-for",
+        "after an unknown outcome the head is not searched for the batch's id",
+        (Edit(_COMMIT, "        if landed is not None:\n", "        if landed == -1:\n"),),
+        (f"{_WRITER}::test_a_lost_reply_is_no_second_commit",),
+    ),
+    Mutant(
+        "no-accounts",
+        "the ledger of a batch is not checked",
+        (
+            Edit(
+                _LANE,
+                "        check_ledger(self.table, prepared.deltas, "
+                "rows_in_files=sum(file.rows for file in prepared.files or ()))\n",
+                "",
+            ),
+            Edit(_COMMIT, "        check_accounts(batch)\n", ""),
+        ),
+        (f"{_WRITER}::test_records_unaccounted_for_stop_the_writer",),
+    ),
+    Mutant(
+        "topic-not-checked",
+        "a batch is committed without a look at whether its topic is still the same log",
+        (Edit(_LANE, "        self._see_that_topics_are_unchanged(prepared)\n", ""),),
+        (f"{_BEHAVIOUR}::test_a_topic_created_again_is_refused_and_the_others_go_on",),
+    ),
+    Mutant(
+        "hybrid-from-zero",
+        "the log's side of an answer begins at offset 0, not at the seam",
+        (
+            Edit(
+                "src/k2/query/log_side.py",
+                "            seam = head.seam.next_offset(LogPartition(log.log_id, number)) or 0\n",
+                "            seam = 0\n",
+            ),
+        ),
+        (f"{_HYBRID}::test_rows_come_once_from_the_table_and_once_from_the_log",),
+    ),
+    Mutant(
+        "tail-short",
+        "an answer leaves out what the tail has not read yet",
+        (
+            Edit(
+                "src/k2/query/log_side.py",
+                "((item.seam, low), (max(high, item.seam), item.end))",
+                "((item.seam, low),)",
+            ),
+        ),
+        tuple(f"tests/simulation/test_hybrid_answers.py::{_REPLAY}[{seed}]" for seed in range(3)),
+    ),
+)
