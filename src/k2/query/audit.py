@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from k2.common.errors import LogIdentityError, UnavailableError
 from k2.query.audit_compare import Compared, LogWindow
 from k2.query.audit_report import AuditReport, PartitionAudit
+from k2.query.audit_sources import repeated_records
 from k2.query.following import Refused, decide, misfit
 from k2.query.scan import files_source
 from k2.schemas.records import RECORD_TYPES, RecordType
@@ -107,8 +109,16 @@ class Auditor:
         names = sorted(topics.keys() | {log.topic for log in head.logs})
         identities = self._log_facts.identities(names)
         ranges = self._log_facts.ranges([name for name in names if name in identities])
-        paths = [file.path for file in self._planner.plan(pinned)]
+        files = self._planner.plan(pinned)
+        paths = [file.path for file in files]
         stored = self._stored(record_type, paths)
+        repeated = repeated_records(
+            self._scanner,
+            record_type,
+            files,
+            rows_max=self._settings.audit_rows_at_once_max,
+            check_time=self._check_time,
+        )
         audits = [
             self._partition(record_type, pinned, log, number, paths, stored.pop((log.log_id, number), 0), ranges)
             for log in head.logs
@@ -121,6 +131,7 @@ class Auditor:
             if head.log_of(log.topic) != log
             for number in range(log.partitions)
         ]
+        audits = [_with_repeated(audit, repeated) for audit in audits]
         registered = {log.topic for log in head.logs}
         audits += [
             _unread(record_type.name, name, number, extent)
@@ -264,14 +275,17 @@ class Auditor:
 
     def _poll(self, reader: AssignedReader) -> list[int]:
         """Return the offsets that one poll gives."""
+        self._check_time()
+        batches = reader.poll(_POLL_RECORDS, self._settings.tail_poll_seconds)
+        return [offset for batch in batches for offset in batch.offsets]
+
+    def _check_time(self) -> None:
         if self._clock.monotonic() > self._deadline:
             raise UnavailableError(
                 f"the audit takes longer than {self._settings.audit_seconds_max:g} s (K2_QUERY__AUDIT_SECONDS_MAX): "
                 "raise the limit, or see whether the broker answers (`k2 status`)",
                 dependency="kafka",
             )
-        batches = reader.poll(_POLL_RECORDS, self._settings.tail_poll_seconds)
-        return [offset for batch in batches for offset in batch.offsets]
 
     def _stored(self, record_type: RecordType, paths: list[str]) -> dict[tuple[int, int], int]:
         if not paths:
@@ -304,6 +318,11 @@ def _ledger_problems(counts: Counts, rows: int, dead_letters: int, messages: int
         yield f"the ledger of the seam says {counts.dead_letters} dead letters, market.dead_letters has {dead_letters}"
     if messages is not None and counts.consumed != messages:
         yield f"the ledger of the seam says that {counts.consumed} records were consumed, the log has {messages}"
+
+
+def _with_repeated(audit: PartitionAudit, repeated: Mapping[tuple[int, int], int]) -> PartitionAudit:
+    count = 0 if audit.log_id is None else repeated.get((audit.log_id, audit.partition), 0)
+    return replace(audit, repeated=count, doubled=audit.doubled + count)
 
 
 def _unread(table: str, topic: str, number: int, extent: LogRange) -> PartitionAudit:

@@ -26,13 +26,15 @@ class PartitionAudit:
     lost: int
     """Records of the log that are neither a row nor a dead letter, nor counted as a duplicate or deferred."""
     doubled: int
-    """Rows and dead letters too many: coordinates that occur more than once."""
+    """Rows and dead letters too many: coordinates that occur more than once, and the repeated ones."""
     not_in_log: int
     """Rows at coordinates that the log, or the seam, says do not exist."""
     pending: int
     """Offsets above the seam: not ingested yet."""
     compared_with_log: bool
     """Whether the log still holds all that the table was built from; else counters stand in for what is gone."""
+    repeated: int = 0
+    """Of the doubled ones, those that the log itself holds twice: one source and source_sequence, other coordinates."""
     problems: tuple[str, ...] = ()
 
     @property
@@ -49,6 +51,7 @@ TOTALS: Final = (
     "deferred",
     "lost",
     "doubled",
+    "repeated",
     "not_in_log",
     "pending",
 )
@@ -83,10 +86,17 @@ class AuditReport:
                     f"{where}: {item.lost} records lost: they were acknowledged and are no row, dead letter or "
                     f"duplicate of market.{item.table}. Keep topic and table as they are (raise the retention)"
                 )
-            if item.doubled:
+            if item.doubled > item.repeated:
                 found.append(
-                    f"{where}: {item.doubled} rows or dead letters too many: something appended to market.{item.table} "
-                    "without the fence. Roll it back to the last snapshot without them; ingestion reads on from there"
+                    f"{where}: {item.doubled - item.repeated} rows or dead letters too many: something appended to "
+                    f"market.{item.table} without the fence. Roll it back to the last snapshot without them; "
+                    "ingestion reads on from there"
+                )
+            if item.repeated:
+                found.append(
+                    f"{where}: {item.repeated} records were sent twice: the log has their source and source_sequence "
+                    f"at two offsets, so market.{item.table} and every answer has them twice. Import a file from one "
+                    "machine at a time; to be rid of them, import it into a platform without them"
                 )
             if item.not_in_log:
                 found.append(

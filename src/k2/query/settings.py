@@ -58,6 +58,9 @@ class QuerySettings(BaseModel):
     rows_max: int = Field(default=5_000_000, gt=0, description="Most rows of one answer; a longer one needs a limit")
     symbols_max: int = Field(default=100_000, gt=0, description="Most symbols that a list of symbols names")
     audit_window_offsets: int = Field(default=1_000_000, gt=0, description="Offsets that the audit compares at a time")
+    audit_rows_at_once_max: int = Field(
+        default=2_000_000, gt=0, description="Rows whose sources the audit compares at a time"
+    )
     audit_seconds_max: float = Field(
         default=3600.0, gt=0, description="Longest audit of the tables against the log, seconds"
     )

@@ -34,6 +34,8 @@ class PlannedFile:
     path: str
     rows: int
     size_bytes: int
+    partition: str = ""
+    """The table's partition that the file belongs to: exchange and day."""
 
 
 class FileBounds(NamedTuple):
@@ -162,7 +164,10 @@ def _bounds(file: DataFile, record_type: RecordType) -> FileBounds:
     symbol, time = record_type.field("symbol").field_id, record_type.field("ts_event_ns").field_id
     path = local_path(file.file_path)
     planned = PlannedFile(
-        path=file.file_path if path is None else str(path), rows=file.record_count, size_bytes=file.file_size_in_bytes
+        path=file.file_path if path is None else str(path),
+        rows=file.record_count,
+        size_bytes=file.file_size_in_bytes,
+        partition=f"{file.partition[0]}/{file.partition[1]}",
     )
     return FileBounds(
         file=planned,

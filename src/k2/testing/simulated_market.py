@@ -75,11 +75,19 @@ class SimulatedMarket:
             self.partitions[topic, number] = SimulatedPartition()
 
     def append(
-        self, topic: str, symbol: str, ts_event_ns: int, *, partition: int | None = None, key: bytes | None = None
+        self,
+        topic: str,
+        symbol: str,
+        ts_event_ns: int,
+        *,
+        partition: int | None = None,
+        key: bytes | None = None,
+        source_sequence: int | None = None,
     ) -> None:
-        """Append one record, to its symbol's partition unless another is named."""
+        """Append one record, to its symbol's partition unless another is named; its source counts by the offset."""
         number = partition_for(symbol.encode(), self._topic(topic).partitions) if partition is None else partition
-        message = Message(symbol.encode() if key is None else key, f"{symbol}|{ts_event_ns}".encode())
+        sequence = "" if source_sequence is None else f"|{source_sequence}"
+        message = Message(symbol.encode() if key is None else key, f"{symbol}|{ts_event_ns}{sequence}".encode())
         self.partitions[topic, number].messages.append(message)
 
     def append_bad(self, topic: str, symbol: str) -> None:
@@ -283,7 +291,7 @@ class SimulatedMarketDecoder:
         return Decoded(pl.DataFrame(rows, schema=self._schema, orient="row"), tuple(bad))
 
     def _row(self, batch: LogBatch, offset: int, logged: int, value: bytes, log_id: int) -> list[Any]:
-        symbol, _, time = value.decode().partition("|")
+        symbol, time, *sequence = value.decode().split("|")
         at = dt.datetime.fromtimestamp(logged / 1000, tz=dt.UTC)
         known: dict[str, Any] = {
             "exchange": batch.topic.rpartition(".")[2],
@@ -293,7 +301,7 @@ class SimulatedMarketDecoder:
             "trading_date": at.date(),
             "action": "NEW",
             "source": "simulated",
-            "source_sequence": offset,
+            "source_sequence": int(sequence[0]) if sequence else offset,
             "conditions": [],
             "ts_event": dt.datetime.fromtimestamp(int(time) // 10**9, tz=dt.UTC),
             "log_id": log_id,

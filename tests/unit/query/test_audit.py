@@ -30,7 +30,9 @@ def market(tmp_path: Path) -> SimulatedMarket:
     return made
 
 
-def audit(market: SimulatedMarket, tmp_path: Path, *, window: int = 7, wait_seconds: float = 0) -> AuditReport:
+def audit(
+    market: SimulatedMarket, tmp_path: Path, *, window: int = 7, wait_seconds: float = 0, rows_at_once: int = 1_000
+) -> AuditReport:
     auditor = Auditor(
         market.topics,
         planner=market,
@@ -38,7 +40,7 @@ def audit(market: SimulatedMarket, tmp_path: Path, *, window: int = 7, wait_seco
         open_reader=market.open_reader,
         dead_letters=market,
         scanner=Scanner([str(tmp_path)], memory_limit_bytes=2**28, threads=1, seconds_max=30),
-        settings=SETTINGS.model_copy(update={"audit_window_offsets": window}),
+        settings=SETTINGS.model_copy(update={"audit_window_offsets": window, "audit_rows_at_once_max": rows_at_once}),
         clock=ManualClock(),
     )
     return auditor.verify(wait_seconds=wait_seconds)
@@ -190,3 +192,39 @@ def test_the_window_changes_nothing(market: SimulatedMarket, tmp_path: Path, win
     totals = audit(market, tmp_path, window=window).totals
 
     assert (totals["lost"], totals["doubled"], totals["pending"]) == (2, 1, 7)
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 7, 1_000])
+def test_a_file_that_two_machines_imported_at_once_is_found_as_doubled(
+    market: SimulatedMarket, tmp_path: Path, rows_at_once: int
+) -> None:
+    for number in range(5, 20):
+        market.append(ASX.name, "BHP", number, source_sequence=number)
+    market.commit(ASX.name, 0)
+
+    report = audit(market, tmp_path, rows_at_once=rows_at_once)
+
+    expected = {"messages": 35, "rows": 35, "lost": 0, "doubled": 15, "repeated": 15, "not_in_log": 0}
+    assert {name: report.totals[name] for name in expected} == expected
+    assert not report.is_sound
+    assert ["15 records were sent twice" in line for line in report.advice] == [True]
+
+
+def test_the_same_place_in_a_source_of_another_symbol_is_another_record(
+    market: SimulatedMarket, tmp_path: Path
+) -> None:
+    market.append(ASX.name, "CBA", 3, source_sequence=3)
+    market.commit(ASX.name, 0)
+
+    assert audit(market, tmp_path).is_sound
+
+
+def test_a_row_that_is_stored_twice_is_no_record_that_was_sent_twice(market: SimulatedMarket, tmp_path: Path) -> None:
+    market.append(ASX.name, "BHP", 4, source_sequence=4)
+    market.commit(ASX.name, 0)
+    market.append_files(ASX.name, 0, 7, 10)
+
+    report = audit(market, tmp_path)
+
+    assert (report.totals["doubled"], report.totals["repeated"]) == (4, 1)
+    assert len(report.advice) == 3  # rows too many, records sent twice, and a ledger that says fewer rows
