@@ -14,7 +14,6 @@ EVERY_FILE = sorted(
     path for folder in ("src", "tests", "benchmarks", "mutants", "scripts") for path in (ROOT / folder).rglob("*.py")
 )
 LINES_MAX = 400
-TEST_LINES_MAX = 450
 SUPPRESSION = re.compile(r"# (noqa|type: ignore)")
 REASONED = re.compile(r"# (noqa: [A-Z]+[0-9]+(, ?[A-Z]+[0-9]+)*|type: ignore\[[\w, -]+\])[ #:-]+[(`]?\w+")
 
@@ -28,10 +27,8 @@ def test_the_sources_are_found() -> None:
 
 
 @pytest.mark.parametrize("path", EVERY_FILE, ids=name_of)
-def test_no_file_is_longer_than_its_limit(path: Path) -> None:
-    limit = TEST_LINES_MAX if "tests" in path.relative_to(ROOT).parts else LINES_MAX
-
-    assert len(path.read_text().splitlines()) <= limit
+def test_no_file_is_longer_than_the_limit(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= LINES_MAX
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
