@@ -3,130 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import uuid
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import pytest
-from confluent_kafka import Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
 
 from k2.common.errors import ConfigurationError, LogIdentityError
-from k2.kafka.admin import LogAdmin
-from k2.kafka.consumer import GroupReader, LogReader
 from k2.kafka.ports import LogRange
-from k2.kafka.producer import LogProducer, partition_for
+from k2.kafka.producer import partition_for
 from k2.kafka.topics import Topic
-from k2.testing.fake_log import FakeAdmin, FakeGroupReader, FakeLog, FakeProducer, FakeReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
     from k2.kafka.batches import LogBatch
-    from k2.kafka.ports import Admin, AssignedReader, GroupedReader, Producing, Reader
-    from k2.kafka.settings import KafkaSettings
+    from k2.kafka.ports import Reader
 
 POLLS_MAX = 200
-
-
-class Log(Protocol):
-    """One log under test."""
-
-    admin: Admin
-    producer: Producing
-
-    def reader(self, starts: Mapping[tuple[str, int], int]) -> AssignedReader: ...
-    def member(self, group_id: str, topics: Sequence[str], starts: Callable, revoked: Callable) -> GroupedReader: ...
-    def abort(self, topic: str, partition: int, values: Sequence[bytes]) -> None: ...
-    def delete_before(self, topic: str, partition: int, offset: int) -> None: ...
-    def close(self) -> None: ...
-
-
-class InMemory:
-    def __init__(self) -> None:
-        self.log = FakeLog()
-        self.admin = FakeAdmin(self.log)
-        self.producer = FakeProducer(self.log)
-
-    def reader(self, starts):
-        return FakeReader(self.log, starts)
-
-    def member(self, group_id, topics, starts, revoked):
-        return FakeGroupReader(self.log, group_id=group_id, topics=topics, on_assign=starts, on_revoke=revoked)
-
-    def abort(self, topic, partition, values):
-        for value in values:
-            self.log.append(topic, b"k", value, partition=partition, visible=False)
-        self.log.append_control(topic, partition)
-
-    def delete_before(self, topic, partition, offset):
-        self.log.delete_before(topic, partition, offset)
-
-    def close(self):
-        pass
-
-
-class Real:
-    def __init__(self, settings: KafkaSettings) -> None:
-        self.settings = settings
-        self.admin = LogAdmin(settings)
-        self.producer = LogProducer(settings)
-        self.readers = []
-
-    def reader(self, starts):
-        self.readers.append(LogReader(self.settings, starts))
-        return self.readers[-1]
-
-    def member(self, group_id, topics, starts, revoked):
-        self.readers.append(
-            GroupReader(self.settings, group_id=group_id, topics=topics, on_assign=starts, on_revoke=revoked)
-        )
-        return self.readers[-1]
-
-    def abort(self, topic, partition, values):
-        producer = Producer(
-            {"bootstrap.servers": self.settings.bootstrap_servers, "transactional.id": f"test-{uuid.uuid4()}"}
-        )
-        before = self.admin.ranges(topic)[topic, partition].end
-        producer.init_transactions(10)
-        producer.begin_transaction()
-        for value in values:
-            producer.produce(topic, key=b"k", value=value, partition=partition)
-        producer.flush(10)
-        producer.abort_transaction(10)
-        for _ in range(POLLS_MAX):  # the marker is written after the answer
-            if self.admin.ranges(topic)[topic, partition].end == before + len(values) + 1:
-                return
-        raise AssertionError("no marker of the aborted transaction")
-
-    def delete_before(self, topic, partition, offset):
-        client = AdminClient({"bootstrap.servers": self.settings.bootstrap_servers})
-        for future in client.delete_records([TopicPartition(topic, partition, offset)]).values():
-            future.result(10)
-
-    def close(self):
-        for reader in self.readers:
-            reader.close()
-        self.producer.close()
-        self.admin.close()
-
-
-@pytest.fixture(params=["fake", pytest.param("kafka", marks=pytest.mark.platform)])
-def log(request) -> Iterator[Log]:
-    log = InMemory() if request.param == "fake" else Real(request.getfixturevalue("kafka_settings"))
-    yield log
-    log.close()
-
-
-@pytest.fixture
-def topic(log) -> str:
-    return create(log, partitions=2)
-
-
-def create(log, *, partitions):
-    name = f"market.test.trades.{uuid.uuid4().hex[:12]}"
-    config = {"message.timestamp.type": "LogAppendTime"}
-    log.admin.create_topics([Topic(name, "test", "trades", name.rpartition(".")[2], partitions, config)])
-    return name
 
 
 def send(log, topic, *values, key=b"k"):
@@ -162,8 +52,8 @@ def test_what_was_sent_is_read_in_order_with_its_coordinate(log, topic) -> None:
     assert all(ts > 1_000_000_000_000 for batch in batches for ts in batch.ts_log_ms)
 
 
-def test_null_keys_and_values_arrive_as_none(log) -> None:
-    topic = create(log, partitions=1)
+def test_null_keys_and_values_arrive_as_none(log, create_topic) -> None:
+    topic = create_topic(1)
     log.producer.send(topic, [None, b"k", b""], [b"v", None, b""])
     log.producer.flush(10)
 
@@ -173,8 +63,8 @@ def test_null_keys_and_values_arrive_as_none(log) -> None:
     assert [key for batch in batches for key in batch.keys][:2] == [None, b"k"]
 
 
-def test_keys_go_to_the_partition_that_partition_for_names(log) -> None:
-    topic = create(log, partitions=7)
+def test_keys_go_to_the_partition_that_partition_for_names(log, create_topic) -> None:
+    topic = create_topic(7)
     keys = [f"SYM{number}".encode() for number in range(100)] + [b"", "é".encode(), b"x" * 64]
     log.producer.send(topic, keys, keys)
     log.producer.flush(10)
@@ -277,9 +167,9 @@ def test_a_seek_leaves_a_paused_partition_paused(log, topic) -> None:
     assert values(read(reader, 2)) == [b"a", b"b"]
 
 
-def test_partitions_can_be_added_and_taken_away(log, topic) -> None:
+def test_partitions_can_be_added_and_taken_away(log, topic, create_topic) -> None:
     send(log, topic, b"a", key=b"k")
-    other = create(log, partitions=1)
+    other = create_topic(1)
     log.producer.send(other, [b"k"], [b"b"])
     log.producer.flush(10)
     reader = log.reader({(topic, partition_for(b"k", 2)): 0})
@@ -321,8 +211,8 @@ def test_ranges_tell_start_and_end(log, topic) -> None:
     assert ranges == {(topic, partition): LogRange(1, 3), (topic, 1 - partition): LogRange(0, 0)}
 
 
-def test_identities_tell_topics_apart_and_leave_absent_ones_out(log, topic) -> None:
-    other = create(log, partitions=3)
+def test_identities_tell_topics_apart_and_leave_absent_ones_out(log, topic, create_topic) -> None:
+    other = create_topic(3)
 
     found = log.admin.identities([topic, other, "market.test.absent"])
 
@@ -332,8 +222,8 @@ def test_identities_tell_topics_apart_and_leave_absent_ones_out(log, topic) -> N
     assert (found[topic].partitions, found[other].partitions) == (2, 3)
 
 
-def test_topics_are_created_once(log) -> None:
-    name = create(log, partitions=2)
+def test_topics_are_created_once(log, create_topic) -> None:
+    name = create_topic(2)
     topic = Topic(name, "test", "trades", "x", 2, {})
 
     assert log.admin.create_topics([topic]) == []
@@ -344,67 +234,3 @@ def test_another_number_of_partitions_is_refused(log, topic) -> None:
 
     with pytest.raises(ConfigurationError, match=r"expected 3 partitions .* found 2"):
         log.admin.create_topics([grown])
-
-
-def test_a_group_shares_the_partitions_and_each_starts_where_it_is_told(log, topic) -> None:
-    log.producer.send(topic, [b"%d" % n for n in range(40)], [b"%d" % n for n in range(40)])
-    log.producer.flush(10)
-    ends = log.admin.ranges(topic)
-    starts = {key: extent.end - 1 for key, extent in ends.items()}
-    assigned: list = []
-
-    def on_assign(partitions):
-        assigned.extend(partitions)
-        return {key: starts[key] for key in partitions}
-
-    member = log.member(f"g-{topic}", [topic], on_assign, lambda _: None)
-    batches = read(member, 2)
-
-    assert sorted(assigned) == [(topic, 0), (topic, 1)]
-    assert sorted(offset for batch in batches for offset in batch.offsets) == sorted(starts.values())
-
-
-def test_a_second_member_takes_over_a_share_and_the_first_is_told(log, topic) -> None:
-    revoked: list = []
-    gained: list = []
-    first = log.member(f"g-{topic}", [topic], lambda keys: dict.fromkeys(keys, 0), revoked.extend)
-    for _ in range(POLLS_MAX):
-        first.poll(10, 0.05)
-        if len(first.positions()) == 2:
-            break
-
-    second = log.member(
-        f"g-{topic}", [topic], lambda keys: gained.extend(keys) or dict.fromkeys(keys, 0), lambda _: None
-    )
-    for _ in range(POLLS_MAX):
-        first.poll(10, 0.05)
-        second.poll(10, 0.05)
-        if gained:
-            break
-
-    assert len(revoked) == len(gained) == 1
-    assert revoked == gained
-    assert set(first.positions()) | set(second.positions()) == {(topic, 0), (topic, 1)}
-
-
-def test_a_partition_without_a_start_is_held_until_a_seek(log, topic) -> None:
-    partition = send(log, topic, b"a", b"b")
-    assigned: list = []
-
-    def on_assign(keys):
-        assigned.extend(keys)
-        return {}
-
-    member = log.member(f"g-{topic}", [topic], on_assign, lambda _: None)
-    for _ in range(POLLS_MAX):
-        assert member.poll(10, 0.05) == []
-        if assigned:
-            break
-    member.pause([(topic, partition)])
-    member.resume([(topic, partition)])
-    silent = member.poll(10, 0.3)
-
-    member.seek(topic, partition, 1)
-
-    assert silent == []
-    assert values(read(member, 1)) == [b"b"]
