@@ -22,8 +22,9 @@ $(BIN)/uv:
 
 $(VENV)/.ready: $(BIN)/uv requirements.lock pyproject.toml
 	@echo "setup: installing locked packages (a first run downloads about 400 MB)"
-	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip sync --require-hashes requirements.lock
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip sync --compile-bytecode --require-hashes requirements.lock
 	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m compileall -q src/k2 # where the environment forbids to write bytecode, each start would compile
 	@touch $@
 
 setup: $(VENV)/.ready ## put everything into .venv
