@@ -122,7 +122,12 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
             flush_seconds=settings.ingestion.dead_letter_flush_seconds,
         ),
         make_reader=lambda names, *, on_assign, on_revoke: GroupReader(
-            settings.kafka, group_id=settings.ingestion.group_id, topics=names, on_assign=on_assign, on_revoke=on_revoke
+            settings.kafka,
+            group_id=settings.ingestion.group_id,
+            member_id=settings.ingestion.member_id,
+            topics=names,
+            on_assign=on_assign,
+            on_revoke=on_revoke,
         ),
         expiry=SnapshotExpiry(tables, settings.catalog, clock),
         clock=clock,

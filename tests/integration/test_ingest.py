@@ -34,7 +34,6 @@ pytestmark = pytest.mark.platform
 
 TOPIC = "market.equities.trades.asx"
 QUOTES_TOPIC = "market.equities.quotes.asx"
-WORKER = "import pathlib, sys; from k2.cli.ingest import ingest; ingest(data_dir=pathlib.Path(sys.argv[1]))"
 AVRO = {record_type.name: fastavro.parse_schema(avro_schema(record_type)) for record_type in (TRADES, QUOTES)}
 
 
@@ -211,7 +210,7 @@ def start_worker(data_dir):
 
     def start(**environment):
         with (data_dir / "worker.log").open("ab") as log:
-            command = [sys.executable, "-c", WORKER, str(data_dir)]
+            command = [sys.executable, "-m", "k2.cli.main", "ingest", "--data-dir", str(data_dir)]
             processes.append(subprocess.Popen(command, env=os.environ | environment, stderr=log))
         return processes[-1]
 
@@ -247,6 +246,28 @@ def test_a_worker_that_ends_at_a_crash_point_is_followed_exactly(data_dir, start
     assert ingest(settings)
 
     assert sorted(rows(settings)["source_sequence"].to_pylist()) == list(range(300))
+
+
+def test_a_killed_members_successor_goes_on_at_once_and_a_second_of_its_name_ends_it(data_dir, start_worker):
+    settings = load_settings(data_dir)
+    member = {"K2_INGESTION__MEMBER_ID": f"w-{data_dir.name}", "K2_KAFKA__SESSION_TIMEOUT_SECONDS": "600"}
+    send(settings, good_messages(settings, range(100)))
+    first = start_worker(**member)
+    wait_for_more_rows(settings)
+    first.kill()
+    first.wait()
+    send(settings, good_messages(settings, range(100, 200)))
+
+    second = start_worker(**member)
+    wait_for_more_rows(settings)  # a worker of no name would wait for ten minutes
+    third = start_worker(**member)
+
+    assert second.wait(60) == 2
+    assert third.poll() is None
+    last_line = (data_dir / "worker.log").read_text().splitlines()
+    assert [line for line in last_line if line.startswith("k2: ") and "another process has joined the group" in line]
+    assert "Traceback" not in "".join(last_line)
+    assert sorted(rows(settings)["source_sequence"].to_pylist()) == list(range(200))
 
 
 def test_a_stopped_worker_commits_what_it_has_and_leaves(data_dir, start_worker):

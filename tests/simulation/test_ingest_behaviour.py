@@ -61,6 +61,22 @@ def test_records_wait_for_the_interval(world, worker):
     assert (before, rows(world)) == (0, 1)
 
 
+def test_a_started_workers_first_records_wait_for_less(world):
+    world.settings = world.settings.model_copy(update={"first_commit_seconds": 0.5})
+    started = world.start_worker()
+    world.rebalance()
+    world.log.append(*KEY, b"good")
+    go(world, started, seconds=0.2)
+    first = rows(world)
+
+    world.log.append(*KEY, b"good")
+    go(world, started, seconds=0.9)
+    second = rows(world)
+    go(world, started, seconds=0.9)
+
+    assert (first, second, rows(world)) == (1, 1, 2)
+
+
 def test_many_records_do_not_wait(world, worker):
     world.log.append(*KEY, *[b"good"] * 100)
 

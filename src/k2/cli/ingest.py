@@ -24,6 +24,13 @@ def ingest(
     metrics_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port of /metrics, /livez and /readyz; 0 picks a free one.")
     ] = None,
+    member_id: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="This worker's own, stable name in the group: started again, it goes on at once.",
+        ),
+    ] = None,
     accept_new_log: Annotated[
         list[str] | None,
         typer.Option(
@@ -40,13 +47,20 @@ def ingest(
     from k2 import bootstrap
     from k2.settings import load_settings
 
-    settings = load_settings(data_dir)
+    settings = _with_member_id(load_settings(data_dir), member_id)
     bootstrap.start_process(settings, component="ingest")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     port = settings.ingestion.metrics_port if metrics_port is None else metrics_port
     _run(settings, stop, port=port, accepted=frozenset(accept_new_log or ()))
+
+
+def _with_member_id(settings: Settings, member_id: str | None) -> Settings:
+    if member_id is None:
+        return settings
+    ingestion = settings.ingestion.model_copy(update={"member_id": member_id})
+    return settings.model_copy(update={"ingestion": ingestion})
 
 
 def _run(settings: Settings, stop: threading.Event, *, port: int, accepted: frozenset[str]) -> None:

@@ -2,6 +2,7 @@
 
 K2Error
 ├── ConfigurationError     fix the settings or the call, then try again
+│   └── MemberFencedError  another process took this one's place in its group; end this one
 ├── RecordError            this record is bad; dead-letter it and go on
 ├── QueryError             the question cannot be answered as asked; ask another
 ├── UnavailableError       a dependency is down or busy; retry after a pause
@@ -21,6 +22,10 @@ class K2Error(Exception):
 
 class ConfigurationError(K2Error):
     """A setting, file or argument is wrong; the text names it, what was expected and what to do."""
+
+
+class MemberFencedError(ConfigurationError):
+    """Another process joined the group under this one's member id; this one can never read again, and ends."""
 
 
 class RecordError(K2Error):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from k2.common import crash_points
-from k2.common.errors import K2Error, LogIdentityError
+from k2.common.errors import K2Error, LogIdentityError, MemberFencedError
 from k2.common.logging import get_logger
 from k2.ingestion import events
 from k2.ingestion.handover import Chunk, Committed, Flush, Reposition
@@ -120,6 +120,8 @@ class Intake:
         except LogIdentityError as error:
             log.warning("read_refused", reason=str(error))
             self._reposition(set(self._table_of.values()))
+        except MemberFencedError:
+            raise
         except K2Error as error:
             self._failed(events.Reading.POLL, error)
             self._clock.sleep(self._settings.poll_timeout_seconds)

@@ -11,8 +11,20 @@ class IngestionSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     group_id: str = Field(default="k2-ingest", min_length=1, description="Consumer group that the workers share")
+    member_id: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="Name of this worker in the group, its own and stable: started again, it has its partitions back "
+        "at once instead of after the session timeout; unset, each start is a new member",
+    )
     commit_interval_seconds: float = Field(
         default=5.0, gt=0, description="Longest time that a record waits for its commit"
+    )
+    first_commit_seconds: float = Field(
+        default=0.2,
+        gt=0,
+        description="The same for a table's first commit after the worker's start: its records waited for that already",
     )
     commit_rows_max: int = Field(default=250_000, gt=0, description="Records of one table that start a commit at once")
     buffer_bytes_max: int = Field(

@@ -126,6 +126,7 @@ class TableLane:
         self._oldest_epoch = 0
         self._commit_sequence = 0
         self._logs: Mapping[int, RegisteredLog] = {}
+        self._interval_seconds = min(settings.first_commit_seconds, settings.commit_interval_seconds)
         self._failures = 0
         self._retry_at = 0.0
         self.stopped: str | None = None
@@ -156,7 +157,7 @@ class TableLane:
         full = self._pending.records >= self._settings.commit_rows_max
         if full or self._pending.nbytes >= self._settings.pending_bytes_max:
             return self._retry_at
-        return max(self._retry_at, self._pending.oldest_arrival + self._settings.commit_interval_seconds)
+        return max(self._retry_at, self._pending.oldest_arrival + self._interval_seconds)
 
     # Steps; each handles its own errors, so that the loop never sees one.
 
@@ -295,6 +296,7 @@ class TableLane:
 
     def _committed(self, prepared: _Prepared, commit: Commit, commit_seconds: float) -> None:
         self._prepared = None
+        self._interval_seconds = self._settings.commit_interval_seconds
         self._failures, self._retry_at = 0, 0.0
         self._commit_sequence = max(self._commit_sequence, commit.seam.commit_sequence)
         self._schemas.recorded(prepared.schemas)

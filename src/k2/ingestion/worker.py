@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from k2.common.errors import K2Error
+from k2.common.errors import K2Error, MemberFencedError
 from k2.common.logging import get_logger
 from k2.ingestion import events
 from k2.ingestion.handover import Handover
@@ -153,7 +153,11 @@ class IngestWorker:
         return self._clock.monotonic() - min(self.intake.last_step_at, self.writer_loop.last_step_at)
 
     def run(self, stop: threading.Event) -> None:
-        """Ingest until `stop` is set; then commit what has come, within a bound, and leave the group."""
+        """Ingest until `stop` is set; then commit what has come, within a bound, and leave the group.
+
+        Raises:
+            MemberFencedError: another process took this one's place; what it had not committed, that one reads.
+        """
         writer = threading.Thread(target=self._write, name="k2-ingest-writer", daemon=True)
         self._writer_stop.clear()
         self._expiry.start()
@@ -209,6 +213,8 @@ class IngestWorker:
             while not stop.is_set():
                 try:
                     self.intake.step()
+                except MemberFencedError:
+                    raise
                 except Exception:  # the edge of the loop: a surprise is told and does not end the worker
                     log.exception("intake_step_failed")
                     stop.wait(self._settings.retry_pause_seconds)

@@ -235,6 +235,7 @@ class GroupReader(_Client):
 
     `on_assign(partitions)` returns where to start; a partition that it leaves out is held and not read until `seek`.
     `on_revoke(partitions)` is called before they go to another member; `on_lost` when they have gone already.
+    A reader with a `member_id` takes the place of the one that had it before, at once; that one gets MemberFencedError.
     """
 
     def __init__(
@@ -246,8 +247,10 @@ class GroupReader(_Client):
         on_assign: Callable[[Sequence[Key]], Mapping[Key, int]],
         on_revoke: Callable[[Sequence[Key]], None],
         on_lost: Callable[[Sequence[Key]], None] | None = None,
+        member_id: str | None = None,
     ) -> None:
-        super().__init__(settings, common_properties(settings, client_id="k2-member") | _group(settings, group_id))
+        group = _group(settings, group_id, member_id)
+        super().__init__(settings, common_properties(settings, client_id="k2-member") | group)
         self._assigned_cb = on_assign
         self._revoked_cb = on_revoke
         self._lost_cb = on_lost or on_revoke
@@ -309,9 +312,9 @@ def _fetch_properties(settings: KafkaSettings) -> Properties:
     }
 
 
-def _group(settings: KafkaSettings, group_id: str) -> Properties:
+def _group(settings: KafkaSettings, group_id: str, member_id: str | None) -> Properties:
     session_ms = int(settings.session_timeout_seconds * 1000)
-    return {
+    return ({"group.instance.id": member_id} if member_id else {}) | {
         "group.id": group_id,
         "partition.assignment.strategy": "cooperative-sticky",
         "session.timeout.ms": session_ms,

@@ -8,7 +8,14 @@ from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
 
-from k2.common.errors import ConfigurationError, K2Error, LogIdentityError, RecordError, UnavailableError
+from k2.common.errors import (
+    ConfigurationError,
+    K2Error,
+    LogIdentityError,
+    MemberFencedError,
+    RecordError,
+    UnavailableError,
+)
 
 DEPENDENCY: Final = "kafka"
 
@@ -65,6 +72,9 @@ _IDENTITY: Final = frozenset(
     }
 )
 
+_ENDS: Final = frozenset({KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID})
+_FENCED_MEMBER: Final = KafkaError(KafkaError.FENCED_INSTANCE_ID).str()
+
 
 def translate(error: KafkaException | KafkaError, doing: str) -> K2Error:
     """Return the error of K2 for `error`, met while `doing` something ("reading market.x")."""
@@ -78,8 +88,18 @@ def translate(error: KafkaException | KafkaError, doing: str) -> K2Error:
         return RecordError(f"{text}; the topic's max.message.bytes is the limit")
     if code in _IDENTITY:
         return LogIdentityError(f"{text}; is this the cluster and the topic that the table was built from?")
-    if reason.fatal():
-        return UnavailableError(f"{text}; this client cannot go on, make a new one", dependency=DEPENDENCY)
+    if reason.fatal() or code in _ENDS:
+        return _the_end(reason, text)
     return UnavailableError(
         f"{text}; is the broker of K2_KAFKA__BOOTSTRAP_SERVERS up? (`k2 status`)", dependency=DEPENDENCY
     )
+
+
+def _the_end(reason: KafkaError, text: str) -> K2Error:
+    """Return the error for a client that cannot go on; librdkafka may name the cause in the text alone."""
+    if reason.code() == KafkaError.FENCED_INSTANCE_ID or _FENCED_MEMBER in reason.str():
+        return MemberFencedError(
+            f"{text}; another process has joined the group under the same member id: give each worker its own "
+            "(`k2 ingest --member-id`, K2_INGESTION__MEMBER_ID), or none"
+        )
+    return UnavailableError(f"{text}; this client cannot go on, make a new one", dependency=DEPENDENCY)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
+import platform
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,7 @@ class K2Component:
     port_option: str = ""
     may_finish: bool = False
     arguments: tuple[str, ...] = ()
+    is_group_member: bool = False
 
     def install(self, progress: Callable[[int, int], None]) -> None:
         """Do nothing: it came with this package."""
@@ -36,6 +39,8 @@ class K2Component:
         words = [sys.executable, "-m", "k2.cli.main", self.verb, "--data-dir", root, *self.arguments]
         if self.port_option:
             words += [self.port_option, str(site.ports[self.port_names[0]])]
+        if self.is_group_member:
+            words += ["--member-id", _member_id(site)]
         return Command(tuple(words), site.directory.root)
 
     def check(self, site: Site, *, timeout_seconds: float) -> None:
@@ -71,9 +76,17 @@ class K2Component:
         return {"api": {"host": HOST, "port": site.ports["api"], "key_file": str(site.directory.key_file)}}
 
 
+def _member_id(site: Site) -> str:
+    """Return the same name at every start of this platform, and another one for each platform."""
+    place = f"{platform.node()}:{site.directory.root}"
+    return f"k2-worker-{hashlib.sha256(place.encode()).hexdigest()[:16]}"
+
+
 def worker() -> K2Component:
     """Return the ingest worker."""
-    return K2Component("worker", "ingest", ("kafka", "registry"), 1, ("worker",), "--metrics-port")
+    return K2Component(
+        "worker", "ingest", ("kafka", "registry"), 1, ("worker",), "--metrics-port", is_group_member=True
+    )
 
 
 def api() -> K2Component:

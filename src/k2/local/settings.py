@@ -38,7 +38,9 @@ class LocalSettings(BaseModel):
         description="How long a component may fail its checks, its needs met, before it is restarted",
     )
     restart_pause_seconds: float = Field(
-        default=0.2, gt=0, description="Pause before the first restart; doubles each time"
+        default=0.2,
+        gt=0,
+        description="Pause after the second death without calm; the first has none; doubles each time",
     )
     restart_pause_seconds_max: float = Field(default=30.0, gt=0, description="Longest pause before a restart")
     calm_seconds: float = Field(default=60.0, gt=0, description="Life after which earlier deaths are forgotten")

@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from k2.common.errors import ConfigurationError, LogIdentityError, UnavailableError
+from k2.common.errors import ConfigurationError, LogIdentityError, MemberFencedError, UnavailableError
 from k2.kafka.batches import LogBatch
 from k2.kafka.ports import LogIdentity, LogRange, TopicPartition
 from k2.kafka.producer import partition_for
@@ -228,9 +228,11 @@ class FakeGroupReader(FakeReader):
         on_assign: Callable[[Sequence[TopicPartition]], Mapping[TopicPartition, int]],
         on_revoke: Callable[[Sequence[TopicPartition]], None],
         on_lost: Callable[[Sequence[TopicPartition]], None] | None = None,
+        member_id: str | None = None,
     ) -> None:
         super().__init__(log)
         self.topics = tuple(topics)
+        self.member_id = member_id
         self.owned: set[TopicPartition] = set()
         self._on_assign, self._on_revoke, self._on_lost = on_assign, on_revoke, on_lost or on_revoke
         self._group = log.group(group_id)
@@ -239,6 +241,8 @@ class FakeGroupReader(FakeReader):
     def poll(self, max_messages: int, timeout_seconds: float) -> list[LogBatch]:
         """Follow the group's decisions, then return what is there."""
         self._log.answer()
+        if self._group.is_fenced(self):
+            raise MemberFencedError(f"another member joined the group as {self.member_id}")
         self._follow()
         return super().poll(max_messages, timeout_seconds)
 
@@ -278,7 +282,15 @@ class _Group:
         self.offsets: dict[TopicPartition, int] = {}
 
     def join(self, member: FakeGroupReader) -> None:
-        self.members.append(member)
+        before = next((one for one in self.members if one.member_id and one.member_id == member.member_id), None)
+        if before is None:
+            self.members.append(member)
+        else:
+            self.members[self.members.index(before)] = member
+
+    def is_fenced(self, member: FakeGroupReader) -> bool:
+        taken = any(other.member_id == member.member_id for other in self.members)
+        return member.member_id is not None and taken and member not in self.members
 
     def leave(self, member: FakeGroupReader) -> None:
         if member in self.members:

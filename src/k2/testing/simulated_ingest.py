@@ -154,6 +154,7 @@ class SimulatedIngest:
         self.flush_too_slow = 0.0
         self.settings = IngestionSettings(
             commit_interval_seconds=5,
+            first_commit_seconds=5,
             commit_rows_max=self.random.choice([5, 40, 1_000]),
             buffer_bytes_max=self.random.choice([60, 10_000]),
             decode_messages_max=self.random.choice([3, 25]),

@@ -16,10 +16,10 @@ def _deaths(count: int, *, lived_seconds: float = 1.0):
     return restarts
 
 
-def test_the_pause_doubles_up_to_its_limit():
-    restarts = _deaths(6)
+def test_the_first_restart_is_at_once_then_the_pause_doubles_up_to_its_limit():
+    restarts = _deaths(7)
 
-    assert [restart.pause_seconds for restart in restarts] == [0.5, 1.0, 2.0, 4.0, 4.0, 4.0]
+    assert [restart.pause_seconds for restart in restarts] == [0.0, 0.5, 1.0, 2.0, 4.0, 4.0, 4.0]
 
 
 def test_a_component_that_keeps_dying_is_failing():
@@ -33,7 +33,7 @@ def test_a_calm_life_makes_the_next_death_the_first_again():
 
     restart = after_death(history, POLICY, lived_seconds=60.0)
 
-    assert (restart.pause_seconds, restart.failing) == (0.5, False)
+    assert (restart.pause_seconds, restart.failing) == (0.0, False)
     assert restart.history.restarts == 6
 
 
@@ -42,7 +42,7 @@ def test_a_life_just_short_of_calm_forgets_nothing():
 
     restart = after_death(history, POLICY, lived_seconds=59.9)
 
-    assert restart.pause_seconds == 2.0
+    assert restart.pause_seconds == 1.0
 
 
 def test_thousands_of_deaths_do_not_overflow_the_pause():
