@@ -14,6 +14,7 @@ from k2.common.errors import (
     FencedError,
     K2Error,
     LogIdentityError,
+    MemberFencedError,
     OverloadedError,
     QueryError,
     RecordError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 STATUS_OF: Final[dict[type[K2Error], int]] = {
     QueryError: 422,
     ConfigurationError: 400,
+    MemberFencedError: 503,
     RecordError: 422,
     OverloadedError: 503,
     UnavailableError: 503,
