@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from k2.query.audit import Auditor
     from k2.query.hybrid_engine import HybridQueryEngine
     from k2.query.kafka_tail import KafkaTail
-    from k2.query.ports import Decodes, LogFacts, OpenReader
+    from k2.query.ports import Decodes, Heads, LogFacts, OpenReader
     from k2.query.scan import Scanner
     from k2.query.table_sql import TableSql
     from k2.settings import Settings
@@ -157,21 +157,27 @@ class QuerySide:
 
 
 def query_side(settings: Settings) -> QuerySide:
-    """Return the hybrid query engine with its tail, not started."""
+    """Return the hybrid query engine with its tail, not started; log, registry and catalog may be down as yet."""
     from k2.kafka.consumer import LogReader
     from k2.kafka.decoding import Decoder
     from k2.kafka.registry import CachedSchemas
+    from k2.query.topic_watch import LearningHeads
     from k2.schemas.records import RECORD_TYPES
+    from k2.storage.tables import MarketTables
 
-    admin = log_admin(settings)
-    tables = market_tables(settings)
-    registry = schema_registry(settings)
-    decoders = {
-        name: Decoder(kind, CachedSchemas(registry, tables.head(name).schemas), unknown_schemas_ratio_max=1)
-        for name, kind in RECORD_TYPES.items()
-    }
+    admin, registry = log_admin(settings), schema_registry(settings)
+    tables = MarketTables(settings.catalog, system_clock())
+    tables.ensure_in_time()
+    schemas = {name: CachedSchemas(registry, {}) for name in RECORD_TYPES}
     side = _query_side(
-        settings, tables, log_facts=admin, open_reader=lambda: LogReader(settings.kafka), decoders=decoders
+        settings,
+        tables,
+        log_facts=admin,
+        open_reader=lambda: LogReader(settings.kafka),
+        decoders={
+            name: Decoder(kind, schemas[name], unknown_schemas_ratio_max=1) for name, kind in RECORD_TYPES.items()
+        },
+        heads=LearningHeads(tables, schemas),
     )
     return replace(side, closing=(admin.close, registry.close, tables.close))
 
@@ -200,6 +206,7 @@ def _query_side(
     log_facts: LogFacts,
     open_reader: OpenReader,
     decoders: Mapping[str, Decodes],
+    heads: Heads | None = None,
 ) -> QuerySide:
     from k2.query.hybrid_engine import HybridQueryEngine
     from k2.query.kafka_tail import KafkaTail
@@ -210,7 +217,7 @@ def _query_side(
         topics,
         open_reader=open_reader,
         log_facts=log_facts,
-        tables=tables,
+        tables=heads or tables,
         decoders=decoders,
         settings=settings.query,
         clock=clock,

@@ -13,11 +13,26 @@ from k2.query.following import Followed, Refused, decide
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from k2.kafka.registry import CachedSchemas
     from k2.kafka.topics import Topic
     from k2.query.ports import Heads, LogFacts
     from k2.storage.tables import TableHead
 
 log = get_logger(__name__)
+
+
+class LearningHeads:
+    """Reads the heads of tables, and gives the schemas that they have recorded to those who decode."""
+
+    def __init__(self, tables: Heads, schemas: Mapping[str, CachedSchemas]) -> None:
+        self._tables = tables
+        self._schemas = schemas
+
+    def head(self, table_name: str) -> TableHead:
+        """Return the head of the newest snapshot."""
+        head = self._tables.head(table_name)
+        self._schemas[table_name].learn(head.schemas)
+        return head
 
 
 @dataclass(frozen=True, slots=True)

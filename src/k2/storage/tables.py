@@ -73,15 +73,31 @@ class TableHead:
 class MarketTables:
     """The tables of the namespace `market`. Names are short: `trades`, `quotes`, `dead_letters`.
 
-    Threads may share it.
+    Threads may share it. The catalog is opened when it is first needed, and again after each time that it failed.
     """
 
     def __init__(self, settings: CatalogSettings, clock: Clock, *, catalog: Catalog | None = None) -> None:
         self._settings = settings
         self._clock = clock
-        self.catalog = open_catalog(settings) if catalog is None else catalog
+        self._catalog = catalog
+        self._ensured = True
+        self._opening = threading.Lock()
         self._seen: dict[str, Table] = {}
         self._lock = threading.Lock()
+
+    @property
+    def catalog(self) -> Catalog:
+        """The catalog; UnavailableError while it cannot be opened, ConfigurationError if it refuses."""
+        with self._opening:
+            if self._catalog is None:
+                self._catalog = open_catalog(self._settings)
+            return self._catalog
+
+    def ensure_in_time(self) -> None:
+        """Do what `ensure` does, now or, where the catalog is down, before the first load that it answers."""
+        self._ensured = False
+        with contextlib.suppress(UnavailableError):
+            self._ensure_once()
 
     def ensure(self) -> list[str]:
         """Create what is missing, add the optional columns that records.py has grown; return the tables created."""
@@ -98,12 +114,14 @@ class MarketTables:
 
     def load(self, table_name: str) -> Table:
         """Load a table afresh; ConfigurationError if there is none, UnavailableError if the catalog is down."""
+        self._ensure_once()
         identifier = f"{NAMESPACE}.{table_name}"
         with translated(f"loading the table {identifier}", path=identifier):
             return self.catalog.load_table(identifier)
 
     def latest(self, table_name: str) -> Table:
         """Return the table as it is now, to read only; parsed again only where its metadata has changed."""
+        self._ensure_once()
         with translated(f"looking up the table {NAMESPACE}.{table_name}"):
             location = metadata_location(self.catalog, NAMESPACE, table_name)
         with self._lock:
@@ -165,7 +183,13 @@ class MarketTables:
 
     def close(self) -> None:
         """Close the catalog's connections."""
-        close_catalog(self.catalog)
+        if self._catalog is not None:
+            close_catalog(self._catalog)
+
+    def _ensure_once(self) -> None:
+        if not self._ensured:
+            self.ensure()
+            self._ensured = True
 
     def _ensure_table(self, name: str, record_type: RecordType) -> bool:
         identifier = f"{NAMESPACE}.{name}"

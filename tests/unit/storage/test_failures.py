@@ -143,14 +143,36 @@ def test_a_wrong_catalog_is_one_clear_error(tmp_path: Path, uri: str, expected: 
     settings = CatalogSettings(uri=uri, warehouse=f"file://{tmp_path}")
 
     with pytest.raises(expected, match="catalog"):
-        MarketTables(settings, ManualClock())
+        MarketTables(settings, ManualClock()).ensure()
 
 
 def test_a_password_in_the_uri_is_not_told(tmp_path: Path) -> None:
     settings = CatalogSettings(uri="nosuchdatabase://user:sesame@somewhere/x", warehouse=f"file://{tmp_path}")
 
     with pytest.raises(ConfigurationError) as caught:
-        MarketTables(settings, ManualClock())
+        MarketTables(settings, ManualClock()).ensure()
 
     assert "sesame" not in str(caught.value)
     assert "sesame" not in repr(settings)
+
+
+def test_a_catalog_that_is_down_at_first_is_opened_and_filled_once_it_is_there(tmp_path: Path) -> None:
+    home = tmp_path / "mounted later"
+    tables = MarketTables(
+        CatalogSettings(uri=f"sqlite:///{home}/catalog.db", warehouse=f"file://{home}/warehouse"), ManualClock()
+    )
+    tables.ensure_in_time()
+    with pytest.raises(UnavailableError, match="catalog"):
+        tables.head("trades")
+
+    home.mkdir()
+
+    assert tables.head("trades").snapshot_id is None
+    tables.close()
+
+
+def test_a_catalog_that_refuses_is_told_at_once_even_if_it_may_be_down(tmp_path: Path) -> None:
+    settings = CatalogSettings(uri="nosuchdatabase://somewhere/x", warehouse=f"file://{tmp_path}")
+
+    with pytest.raises(ConfigurationError):
+        MarketTables(settings, ManualClock()).ensure_in_time()
