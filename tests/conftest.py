@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from k2.kafka.settings import KafkaSettings
 from k2.local.platform import LocalPlatform
+
+hypothesis.settings.register_profile("k2", deadline=None)  # the machine may be busy
+hypothesis.settings.load_profile("k2")
 
 
 @pytest.fixture(scope="session")
