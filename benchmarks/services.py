@@ -1,8 +1,12 @@
-"""What the benchmarks share: a broker and registry of their own, and made-up trades in the log."""
+"""What the benchmarks share: a broker and registry of their own, K2's processes beside them, made-up trades."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
     from k2.settings import Settings
 
 CHUNK = 50_000
+_REGISTER_SECONDS = 60
+_END_SECONDS = 30
 
 
 @contextmanager
@@ -32,6 +38,33 @@ def services() -> Iterator[Settings]:
         LocalPlatform(Path(directory) / "data", components=("kafka", "registry")) as platform,
     ):
         yield platform.settings()
+
+
+@contextmanager
+def command(settings: Settings, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command of K2 against the services, as a process of its own, until the block ends."""
+    words = [sys.executable, "-m", "k2.cli.main", *arguments, "--data-dir", str(settings.data_dir)]
+    process = subprocess.Popen(words, env=dict(os.environ), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(_END_SECONDS)
+
+
+@contextmanager
+def worker(settings: Settings) -> Iterator[None]:
+    """Run an ingest worker, from when it has registered every topic until the block ends."""
+    topics = {topic.name for topic in bootstrap.topic_catalog(settings).market_topics}
+    with command(settings, "ingest") as process:
+        tables = bootstrap.market_tables(settings)
+        deadline = time.monotonic() + _REGISTER_SECONDS
+        while topics - {log.topic for name in ("trades", "quotes") for log in tables.head(name).logs}:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError("the ingest worker did not register the topics")
+            time.sleep(0.1)
+        tables.close()
+        yield
 
 
 def fill(settings: Settings, records: int) -> str:

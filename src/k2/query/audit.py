@@ -292,7 +292,7 @@ class Auditor:
             return {}
         source = files_source(record_type)
         statement = f"SELECT log_id, log_partition, count(*) AS rows FROM {source} GROUP BY ALL"  # noqa: S608 - fixed text
-        found = self._scanner.fetch(statement, {"files": paths}).to_pylist()
+        found = self._scanner.fetch(statement, {}, files=paths).to_pylist()
         return {(row["log_id"], row["log_partition"]): row["rows"] for row in found}
 
     def _offsets(
@@ -301,8 +301,8 @@ class Auditor:
         if not paths:
             return np.array([], dtype=np.int64)
         statement = f"SELECT log_offset FROM {files_source(record_type)} WHERE {_WITHIN}"  # noqa: S608 - fixed text
-        values = {"files": paths, "log": log.log_id, "number": number, "first": first, "last": last}
-        found: Numbers = self._scanner.fetch(statement, values)["log_offset"].to_numpy()
+        values = {"log": log.log_id, "number": number, "first": first, "last": last}
+        found: Numbers = self._scanner.fetch(statement, values, files=paths)["log_offset"].to_numpy()
         return found
 
 

@@ -234,7 +234,7 @@ class HybridQueryEngine:
         files = self._files(request, draft, None, None)
         if files:
             statement = newest_statement(draft.record_type, condition)
-            newest = self._scanner.fetch(statement, {**condition.values, "files": files})["newest"][0].as_py()
+            newest = self._scanner.fetch(statement, condition.values, files=files)["newest"][0].as_py()
             found += [] if newest is None else [newest]
         return max(found, default=None)
 
@@ -270,7 +270,7 @@ class HybridQueryEngine:
         condition = condition if stored is None else condition & stored
         names = list(dict.fromkeys([*draft.columns, *ORDER]))
         statement, values = rows_statement(draft.record_type, names, condition, limit=limit, ordered=ordered)
-        return self._scanner.fetch(statement, {**values, "files": files})
+        return self._scanner.fetch(statement, values, files=files)
 
     def _files(self, request: QueryRequest, draft: Draft, start_ns: int | None, end_ns: int | None) -> list[str]:
         if draft.pinned is None:

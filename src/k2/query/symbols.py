@@ -76,7 +76,7 @@ class SymbolCounter:
     def _read(self, data_type: str, paths: list[str], found: dict[str, list[Counted]]) -> None:
         source = files_source(RECORD_TYPES[data_type]).removesuffix(")") + ", filename = true)"
         statement = f"SELECT filename, exchange, symbol, {_COUNTED} FROM {source} GROUP BY ALL"  # noqa: S608 - fixed text
-        for row in self._scanner.fetch(statement, {"files": paths}).to_pylist():
+        for row in self._scanner.fetch(statement, {}, files=paths).to_pylist():
             found[row["filename"]].append((row["exchange"], row["symbol"], row["rows"], row["first"], row["last"]))
 
     def _keep(self, path: str, counted: tuple[Counted, ...]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import duckdb
 
 from k2.common.errors import QueryError
-from k2.query.scan import files_source
+from k2.query.scan import FILES, files_literal, files_source
 from k2.schemas.arrow import arrow_schema
 from k2.schemas.records import DEAD_LETTERS, RECORD_TYPES
 
@@ -80,5 +80,4 @@ def _kinds(query: str) -> list[duckdb.StatementType]:
 
 
 def _source(record_type: RecordType, files: Sequence[str]) -> str:
-    listed = ", ".join("'" + path.replace("'", "''") + "'" for path in files)
-    return files_source(record_type).replace("$files", f"[{listed}]")
+    return files_source(record_type).replace(FILES, files_literal(files))
