@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # documented there, not in its __all__
@@ -31,9 +31,17 @@ __all__ = ["LogAdmin", "LogIdentity", "LogRange"]
 T = TypeVar("T")
 
 _PAUSE_SECONDS: Final = 0.05
+_DESCRIBED_SECONDS: Final = 1.0
 _LEADERLESS: Final = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
 _EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # confluent's, without annotations
 _LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # the same
+
+
+class _Described(NamedTuple):
+    """How many partitions a topic has, and until when (monotonic seconds) that is taken for granted."""
+
+    partitions: int
+    until: float
 
 
 class LogAdmin:
@@ -44,6 +52,7 @@ class LogAdmin:
         self._clock = clock or SystemClock()
         self._seconds = settings.request_timeout_seconds
         self._client = AdminClient(common_properties(settings, client_id="k2-admin"))
+        self._described: dict[str, _Described] = {}
 
     def create_topics(self, topics: Iterable[Topic]) -> list[str]:
         """Create the topics that do not exist and return their names, in the given order.
@@ -87,30 +96,43 @@ class LogAdmin:
     def ranges(self, topics: str | Iterable[str]) -> dict[tuple[str, int], LogRange]:
         """Return the offsets [start, last stable offset) of each partition; unknown topics are left out."""
         names = [topics] if isinstance(topics, str) else list(topics)
-        keys = [
-            (name, partition.id)
-            for name, description in self._descriptions(names).items()
-            for partition in description.partitions
-        ]
-        starts = self._patiently(lambda: self._offsets(keys, _EARLIEST))
-        ends = self._patiently(lambda: self._offsets(keys, _LATEST))
-        return {key: LogRange(starts[key], max(ends[key], starts[key])) for key in keys}
+        try:
+            return self._patiently(lambda: self._extents(self._partitions(names)))
+        except LogIdentityError:  # a topic went away since it was described
+            self._described.clear()
+            return self._patiently(lambda: self._extents(self._partitions(names)))
 
     def close(self) -> None:
         """Give up the connections."""
         del self._client
 
-    def _offsets(self, keys: list[tuple[str, int]], spec: OffsetSpec) -> dict[tuple[str, int], int]:
-        if not keys:
-            return {}
+    def _partitions(self, names: list[str]) -> list[tuple[str, int]]:
+        """Return the partitions of the topics that exist; a description serves for a moment: questions are many."""
+        now = self._clock.monotonic()
+        fresh = {name: known for name in names if (known := self._described.get(name)) and known.until > now}
+        stale = [name for name in names if name not in fresh]
+        for name, description in self._descriptions(stale).items():
+            fresh[name] = self._described[name] = _Described(len(description.partitions), now + _DESCRIBED_SECONDS)
+        return [(name, number) for name in names if name in fresh for number in range(fresh[name].partitions)]
+
+    def _extents(self, keys: list[tuple[str, int]]) -> dict[tuple[str, int], LogRange]:
+        """Ask for the starts and the ends at the same time."""
+        asked = [self._ask_offsets(keys, spec) for spec in (_EARLIEST, _LATEST)] if keys else [{}, {}]
+        starts, ends = [
+            {
+                (at.topic, at.partition): int(self._wait(future, f"asking for the offsets of {at.topic}").offset)
+                for at, future in futures.items()
+            }
+            for futures in asked
+        ]
+        return {key: LogRange(starts[key], max(ends[key], starts[key])) for key in keys}
+
+    def _ask_offsets(self, keys: list[tuple[str, int]], spec: OffsetSpec) -> dict[TopicPartition, Future[Any]]:
         request = {TopicPartition(topic, partition): spec for topic, partition in keys}
-        futures = self._client.list_offsets(
+        futures: dict[TopicPartition, Future[Any]] = self._client.list_offsets(
             request, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=self._seconds
         )
-        return {
-            (at.topic, at.partition): int(self._wait(future, f"asking for the offsets of {at.topic}").offset)
-            for at, future in futures.items()
-        }
+        return futures
 
     def _descriptions(self, names: list[str]) -> dict[str, Any]:
         """Return confluent's TopicDescription by name, without the topics that do not exist."""

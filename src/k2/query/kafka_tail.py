@@ -71,6 +71,7 @@ class KafkaTail:
         self._leases = Leases(clock, seconds_max=settings.lease_seconds_max)
         self._changed = threading.Condition()
         self._stop = threading.Event()
+        self._awaited = threading.Event()
         self._thread: threading.Thread | None = None
         self._trouble: K2Error | None = None
         self._counts = {"records": 0, "undecodable": 0, "outrun_chunks": 0, "restarts": 0}
@@ -87,6 +88,7 @@ class KafkaTail:
     def stop(self, timeout_seconds: float = 10.0) -> None:
         """End the thread and close the reader; what is held is forgotten."""
         self._stop.set()
+        self._awaited.set()
         self._watch.stop(timeout_seconds)
         if self._thread is not None:
             self._thread.join(timeout_seconds)
@@ -187,8 +189,10 @@ class KafkaTail:
         def over() -> bool:
             return self._trouble is not None or self._reached(ends)
 
-        with self._changed:
-            self._changed.wait_for(over, timeout=seconds)
+        if not over():
+            self._awaited.set()
+            with self._changed:
+                self._changed.wait_for(over, timeout=seconds)
         return self._reached(ends)
 
     def look_again(self, seconds: float) -> None:
@@ -222,7 +226,7 @@ class KafkaTail:
                 self.step()
                 self._settle(None)
                 pause = self._settings.tail_round_seconds + began - self._clock.monotonic()
-                self._stop.wait(self._settings.tail_poll_seconds if self._reader is None else max(pause, 0))
+                self._rest(self._settings.tail_poll_seconds if self._reader is None else max(pause, 0))
             except LogIdentityError as error:
                 self._forget()
                 self._settle(error)
@@ -231,6 +235,11 @@ class KafkaTail:
             except Exception as error:  # noqa: BLE001 - the loop's edge: a tail that ended would make all answers wait
                 self._forget()
                 self._settle(UnavailableError(f"the tail failed and begins anew: {error!r}", dependency="tail"))
+
+    def _rest(self, seconds: float) -> None:
+        """Pause between two rounds, unless a question waits for the next one."""
+        if self._awaited.wait(seconds):
+            self._awaited.clear()
 
     def _settle(self, trouble: K2Error | None) -> None:
         if str(trouble) != str(self._trouble):

@@ -34,7 +34,7 @@ class CatalogSettings(BaseModel):
     file_age_max_hours: float = Field(
         default=12.0, gt=0, description="Age at which a data file not yet committed is rewritten"
     )
-    row_group_rows: int = Field(default=131_072, ge=1_024, description="Rows in one row group of a data file")
+    row_group_rows: int = Field(default=65_536, ge=1_024, description="Rows in one row group of a data file")
     manifests_merge_count: int = Field(default=20, ge=2, description="Manifests of like size that are merged into one")
     expire_every_commits: int = Field(default=50, ge=1, description="Commits between two expiries of snapshots")
     snapshots_kept_min: int = Field(default=10, ge=1, description="Newest snapshots that an expiry always keeps")
