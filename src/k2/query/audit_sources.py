@@ -52,11 +52,11 @@ def repeated_records(
         parts = -(-rows // rows_max)
         for part in range(parts):
             check_time()
-            values = {"files": paths, "parts": parts, "part": part}
-            suspects = scanner.fetch(_SUSPECTS.format(keyed=keyed), values)
+            values = {"parts": parts, "part": part}
+            suspects = scanner.fetch(_SUSPECTS.format(keyed=keyed), values, files=paths)
             if not len(suspects):
                 continue
-            again = scanner.fetch(_REPEATED.format(keyed=keyed), values, tables={"suspects": suspects})
+            again = scanner.fetch(_REPEATED.format(keyed=keyed), values, files=paths, tables={"suspects": suspects})
             for row in again.to_pylist():
                 found[row["log_id"], row["log_partition"]] += row["records"]
     return found
