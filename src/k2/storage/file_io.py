@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, Self
@@ -59,6 +60,7 @@ class SyncedStream:
 
     def __init__(self, path: Path, *, overwrite: bool = False) -> None:
         self._path = path
+        self._is_new = not overwrite
         self._file: IO[bytes] = path.open("wb" if overwrite else "xb")
 
     def write(self, data: bytes) -> int:
@@ -79,14 +81,16 @@ class SyncedStream:
         return self._file.closed
 
     def close(self) -> None:
-        """Sync and close; a second call does nothing."""
+        """Sync and close; a second call does nothing. A new file that could not be written whole is removed."""
         if self._file.closed:
             return
         try:
             self._file.flush()
             os.fsync(self._file.fileno())
-        finally:
-            self._file.close()
+        except OSError:
+            self._drop()
+            raise
+        self._file.close()
         sync_directory(self._path.parent)
 
     def __enter__(self) -> Self:
@@ -95,7 +99,18 @@ class SyncedStream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        if error is None:
+            self.close()
+        elif not self._file.closed:
+            self._drop()
+
+    def _drop(self) -> None:
+        """Close and remove what nobody has been told of: on a full disk each further try would leave a piece more."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+        if self._is_new:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
 
 
 def local_path(location: str) -> Path | None:

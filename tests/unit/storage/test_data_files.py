@@ -119,7 +119,9 @@ def test_a_page_that_was_damaged_is_found_by_its_checksum(lake: LocalLake) -> No
         pq.ParquetFile(path, page_checksum_verification=True).read()
 
 
-def test_a_full_disk_names_the_file_and_the_remedy(lake: LocalLake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_names_the_file_and_the_remedy_and_leaves_no_piece(
+    lake: LocalLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -127,6 +129,8 @@ def test_a_full_disk_names_the_file_and_the_remedy(lake: LocalLake, monkeypatch:
 
     with pytest.raises(UnavailableError, match=r"\.parquet: No space left on device; free space"):
         lake.writer().write_files(market_rows(range(3)))
+
+    assert list(Path(lake.settings.warehouse.removeprefix("file://")).rglob("*.parquet")) == []
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc").exists(), reason="needs a place that nobody can write to")
