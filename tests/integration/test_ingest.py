@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import closing
 from decimal import Decimal
 
 import fastavro
@@ -19,6 +20,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from k2 import bootstrap
+from k2.common.errors import ConfigurationError
 from k2.ingestion import events
 from k2.kafka.admin import LogAdmin
 from k2.kafka.consumer import LogReader
@@ -88,10 +90,10 @@ def trade(number: int, symbol: str) -> dict:
     }  # fmt: skip
 
 
-def framed(schema_id: int, record_type, value: dict) -> bytes:
+def framed(schema_id: int, record_type, value: dict, schema=None) -> bytes:
     body = io.BytesIO(b"\0" + schema_id.to_bytes(4, "big"))
     body.seek(0, io.SEEK_END)
-    fastavro.schemaless_writer(body, AVRO[record_type.name], value)
+    fastavro.schemaless_writer(body, schema or AVRO[record_type.name], value)
     return body.getvalue()
 
 
@@ -111,11 +113,13 @@ def good_messages(settings, numbers) -> list[tuple[bytes, bytes]]:
     ]
 
 
+def registry_of(settings):
+    return closing(SchemaRegistry(settings.kafka))
+
+
 def register(settings, topic, record_type) -> int:
-    registry = SchemaRegistry(settings.kafka)
-    schema_id = registry.register(f"{topic}-value", avro_text(record_type))
-    registry.close()
-    return schema_id
+    with registry_of(settings) as registry:
+        return registry.register(f"{topic}-value", avro_text(record_type))
 
 
 def ends(settings, topic=TOPIC):
@@ -246,6 +250,30 @@ def test_a_worker_that_ends_at_a_crash_point_is_followed_exactly(data_dir, start
     assert ingest(settings)
 
     assert sorted(rows(settings)["source_sequence"].to_pylist()) == list(range(300))
+
+
+def test_a_producer_with_a_newer_schema_is_ingested_by_the_worker_that_runs(data_dir, start_worker):
+    settings = load_settings(data_dir)
+    send(settings, good_messages(settings, range(50)))
+    worker = start_worker()
+    wait_for_more_rows(settings)
+    field = {"name": "venue_note", "type": ["null", "string"], "default": None}
+    newer = avro_schema(TRADES) | {"fields": [*avro_schema(TRADES)["fields"], field]}
+    without_default = newer | {"fields": [*avro_schema(TRADES)["fields"], {"name": "lot", "type": "long"}]}
+
+    with registry_of(settings) as registry:
+        schema_id = registry.register(f"{TOPIC}-value", json.dumps(newer))
+        with pytest.raises(ConfigurationError, match="only add fields that have a default"):
+            registry.register(f"{TOPIC}-value", json.dumps(without_default))
+    parsed = fastavro.parse_schema(newer)
+    values = [trade(number, "S1") | {"venue_note": f"note {number}"} for number in range(50, 100)]
+    send(settings, [(b"S1", framed(schema_id, TRADES, value, parsed)) for value in values])
+    wait_for_more_rows(settings)
+
+    assert worker.poll() is None
+    assert sorted(rows(settings)["source_sequence"].to_pylist()) == list(range(100))
+    assert counts(settings).dead_letters == 0
+    assert schema_id in MarketTables(settings.catalog, bootstrap.system_clock()).head("trades").schemas
 
 
 def test_a_killed_members_successor_goes_on_at_once_and_a_second_of_its_name_ends_it(data_dir, start_worker):
