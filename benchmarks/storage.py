@@ -11,6 +11,7 @@ import polars as pl
 from benchmarks.report import Figure
 from k2.common.clock import SystemClock
 from k2.feeds.asx import read_ticks, tick_files
+from k2.feeds.settings import FeedSettings
 from k2.schemas.arrow import polars_schema
 from k2.schemas.records import TRADES
 from k2.storage.settings import CatalogSettings
@@ -26,7 +27,7 @@ def measure(*, quick: bool) -> list[Figure]:
     if not SAMPLE.is_dir():
         print(f"the ASX tick sample is absent ({SAMPLE}); name it in K2_SAMPLE_DATA")
         return []
-    frames = [read_ticks(file) for file in tick_files(SAMPLE) if file.data_type == "trades"]
+    frames = [read_ticks(file, FeedSettings()) for file in tick_files(SAMPLE) if file.data_type == "trades"]
     rows = pl.concat(frames).with_row_index("log_offset")
     stamp = pl.from_epoch(pl.col("ts_event_ns") // 1000, time_unit="us").dt.replace_time_zone("UTC")
     rows = rows.with_columns(

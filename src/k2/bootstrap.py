@@ -342,12 +342,22 @@ def feed(settings: Settings, exchange: str) -> Iterator[Feed]:
     held = HeldSource(
         planner=planner(settings, tables),
         admin=admin,
-        open_reader=lambda: LogReader(settings.kafka),
+        open_reader=lambda: LogReader(settings.kafka, with_headers=True),
         decoders={name: Decoder(kind, CachedSchemas(registry, {})) for name, kind in RECORD_TYPES.items()},
+        registry=registry,
+        settings=settings.feeds,
         clock=system_clock(),
     )
+    channel = Channel(
+        exchange,
+        topics=topics,
+        admin=admin,
+        registry=registry,
+        producer=producer,
+        flush_seconds=settings.feeds.flush_timeout_seconds,
+    )
     try:
-        yield Feed(Channel(exchange, topics=topics, admin=admin, registry=registry, producer=producer), held)
+        yield Feed(channel, held)
     finally:
         producer.close()
         registry.close()

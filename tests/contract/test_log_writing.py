@@ -64,6 +64,10 @@ def test_headers_arrive_with_their_message(kafka_settings, topic) -> None:
     producer.send(topic, [b"k", None], [b"a", b"b"], headers=[{"x": b"1"}, {"x": b"2", "y": b""}])
     producer.flush(10)
 
+    reader = LogReader(kafka_settings, {(topic, 0): 0}, with_headers=True)
+    batches = [batch for _ in range(20) for batch in reader.poll(10, 0.2)]
+    reader.close()
+    assert [header for batch in batches for header in batch.headers or ()] == [{"x": b"1"}, {"x": b"2", "y": b""}]
     consumer = Consumer({"bootstrap.servers": kafka_settings.bootstrap_servers, "group.id": "test"})
     consumer.assign([TopicPartition(topic, 0, 0)])
     messages = consumer.consume(2, 10)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
 from k2.cli.options import DataDirOption
 from k2.common.errors import ConfigurationError
+from k2.feeds.bad_lines import BadLines
 
 if TYPE_CHECKING:
-    from k2.feeds.importer import Imported
+    from rich.console import Console
+
+    from k2.bootstrap import Feed
+    from k2.feeds.importer import Imported, ImportedReference
+    from k2.feeds.market import Market
+    from k2.feeds.resuming import ResumingOutlet
     from k2.feeds.simulation import Played
 
 SECOND_NS = 1_000_000_000
@@ -34,48 +40,66 @@ def _import() -> None:
 def import_asx(
     directory: Annotated[Path, typer.Argument(help="Directory with trades/, quotes/ and reference/.")],
     data_dir: DataDirOption = None,
+    bad_lines: Annotated[
+        BadLines,
+        typer.Option(help="A file with bad lines: refuse it, or send them to the dead letters and import the rest."),
+    ] = BadLines.REFUSE,
 ) -> None:
-    """Import ASX tick files. Importing again adds nothing; an interrupted import resumes."""
+    """Import ASX tick files and reference data. Importing again adds nothing; an interrupted import resumes."""
     from rich.console import Console
     from rich.progress import Progress
 
     from k2 import bootstrap
     from k2.feeds.asx import EXCHANGE, TickFile, tick_files
+    from k2.feeds.asx_reference import read_reference
     from k2.feeds.import_lock import import_lock
-    from k2.feeds.importer import import_files
+    from k2.feeds.importer import check_files, import_files, import_reference
     from k2.settings import load_settings
 
     files = tick_files(directory)
+    records = read_reference(directory)
     settings = load_settings(data_dir)
     bootstrap.start_process(settings, component="import")
     console = Console()
-    with (
-        import_lock(settings.data_dir),
-        bootstrap.feed(settings, EXCHANGE) as feed,
-        Progress(console=console) as progress,
-    ):
+    with Progress(console=console, disable=not console.is_terminal) as progress:
         tasks = {file.path: progress.add_task(f"{file.symbol} {file.data_type}", total=None) for file in files}
 
-        def told(file: TickFile, done: int, records: int) -> None:
-            progress.update(tasks[file.path], completed=done, total=records)
+        def told(file: TickFile, done: int, total: int | None) -> None:
+            progress.update(tasks[file.path], completed=done, total=total)
 
-        found = import_files(files, channel=feed.channel, held=feed.held, on_progress=told)
-    _summarize(console, found)
+        checked = check_files(files, settings.feeds, bad_lines=bad_lines, on_progress=told)
+        with import_lock(settings.data_dir), bootstrap.feed(settings, EXCHANGE) as feed:
+            reference = import_reference(records, channel=feed.channel, held=feed.held)
+            found = import_files(
+                checked, channel=feed.channel, held=feed.held, settings=settings.feeds, on_progress=told
+            )
+    _summarize(console, found, reference)
 
 
-def _summarize(console: object, found: list[Imported]) -> None:
-    from rich.console import Console
+def _summarize(console: Console, found: list[Imported], reference: ImportedReference) -> None:
     from rich.table import Table
 
-    assert isinstance(console, Console)
     table = Table(box=None, pad_edge=False)
-    for name in ("file", "symbol", "records", "held before", "added"):
+    names = ("file", "symbol", "records", "held before", "added", "bad lines")
+    for name in names:
         table.add_column(name, justify="left" if name in ("file", "symbol") else "right")
     for entry in found:
         name = f"{entry.file.data_type}/{entry.file.path.name}"
-        table.add_row(name, entry.file.symbol, f"{entry.records:,}", f"{entry.held:,}", f"{entry.sent:,}")
+        counts = (entry.records, entry.held, entry.sent, entry.bad_lines)
+        table.add_row(name, entry.file.symbol, *(f"{count:,}" for count in counts))
+    held = reference.records - reference.sent
+    table.add_row("reference", "", f"{reference.records:,}", f"{held:,}", f"{reference.sent:,}", "0")
     console.print(table)
-    console.print(f"{sum(entry.sent for entry in found):,} records added; all acknowledged by the log")
+    bad = sum(entry.bad_lines for entry in found)
+    if bad:
+        letters = sum(entry.dead_letters for entry in found)
+        console.print(
+            f"{bad:,} bad lines were not imported: {letters:,} sent to the dead letters now (topics that end in .dlq), "
+            f"{bad - letters:,} were there before",
+            style="bold yellow",
+        )
+    added = sum(entry.sent for entry in found) + reference.sent
+    console.print(f"{added:,} records added; all acknowledged by the log")
 
 
 def simulate(
@@ -85,10 +109,16 @@ def simulate(
     seed: Annotated[int, typer.Option(min=0, help="The same seed and start give the same bytes.")] = 1,
     duration: Annotated[float | None, typer.Option(min=0.001, help="Seconds of market; without end if unset.")] = None,
     start: Annotated[
-        str | None, typer.Option(help="When the market begins, ISO 8601; now if unset. In the past: sent unpaced.")
+        str | None,
+        typer.Option(
+            help="When the market begins, ISO 8601; sent unpaced; again, it adds nothing. "
+            "If unset, the run begins now, is paced, and is another one each time."
+        ),
     ] = None,
 ) -> None:
     """Stream a simulated market into the exchange `sim`, at the pace of its own times."""
+    from rich.console import Console
+
     from k2 import bootstrap
     from k2.common.logging import get_logger
     from k2.feeds.market import Market, MarketRun
@@ -108,25 +138,72 @@ def simulate(
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: stopped.append(received))
-    log = get_logger(__name__)
-    log.info("simulation_started", run=market.run.run_id, rate=rate, symbols=symbols, seed=seed)
-    with bootstrap.feed(settings, "sim") as feed:
-        pacer = (
-            None
-            if start is not None
-            else Pacer(clock, start_ns=start_ns, catch_up_seconds_max=settings.feeds.catch_up_seconds_max)
-        )
+    get_logger(__name__).info(
+        "simulation_started", run=market.run.run_id, rate=rate, symbols=symbols, seed=seed, start_ns=start_ns
+    )
+    pacer = None
+    if start is None:
+        pacer = Pacer(clock, start_ns=start_ns, catch_up_seconds_max=settings.feeds.catch_up_seconds_max)
+    with bootstrap.feed(settings, "sim") as feed, _RunProgress(Console(), duration) as progress:
+        outlet = None if start is None else _resumed(feed, market, int((duration or 0) * SECOND_NS))
         played = play(
-            market, feed.channel, clock=clock, pacer=pacer, is_stopped=lambda: bool(stopped), on_progress=lambda _: None
+            market,
+            outlet or feed.channel,
+            clock=clock,
+            pacer=pacer,
+            is_stopped=lambda: bool(stopped),
+            on_progress=progress.told,
         )
-    typer.echo(_told(played))
+    typer.echo(_told(played, outlet.left_out if outlet else 0))
 
 
-def _told(played: Played) -> str:
+class _RunProgress:
+    """A bar that follows the market's own time, on a terminal; elsewhere nothing."""
+
+    def __init__(self, console: Console, duration: float | None) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        self._progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+        self._task = self._progress.add_task("simulated market", total=duration)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def told(self, played: Played) -> None:
+        """Show how far the run is."""
+        self._progress.update(self._task, completed=played.market_seconds, description=f"{played.total:,} records")
+
+
+def _resumed(feed: Feed, market: Market, duration_ns: int) -> ResumingOutlet:
+    """Return the way into the log that leaves out what the platform holds of the run."""
+    from k2.feeds.resuming import ResumingOutlet
+    from k2.schemas.records import RECORD_TYPES
+
+    run = market.run
+    held = {
+        data_type: feed.held.highest_by_partition(
+            feed.channel.topic(data_type),
+            source=run.run_id,
+            start_ns=run.start_ns,
+            end_ns=run.start_ns + duration_ns + SECOND_NS,
+        )
+        for data_type in RECORD_TYPES
+    }
+    return ResumingOutlet(feed.channel, held)
+
+
+def _told(played: Played, left_out: int) -> str:
     rate = played.total / played.seconds if played.seconds else 0.0
+    held = f"; {left_out:,} of them were held before and not sent again" if left_out else ""
+    slipped = f"; {played.slipped_seconds:,.1f} s late" if played.slipped_seconds else ""
     return (
         f"{played.total:,} records ({played.records['trades']:,} trades, {played.records['quotes']:,} quotes) "
-        f"in {played.seconds:,.1f} s ({rate:,.0f} a second); all acknowledged by the log"
+        f"in {played.seconds:,.1f} s ({rate:,.0f} a second){held}{slipped}; all acknowledged by the log"
     )
 
 

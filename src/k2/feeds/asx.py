@@ -1,10 +1,4 @@
-"""Reads ASX tick files (trades, quotes, companies) into rows, exactly and with every line accounted for.
-
-A file has no header. Trades: Date, Time, Price, Volume, Qualifiers, Venue, BuyerID. Quotes: Date, Time, Bid, Ask,
-BidVolume, AskVolume. Dates are MM/DD/YYYY, times HH:MM:SS.mmm in Sydney. There is no trade id, and equal lines are
-genuine prints: a record's identity is (file, line). A local time that the clocks pass twice is taken as the first; one
-that they skip is a bad line.
-"""
+"""Finds the tick files of an ASX directory, and reads them: once to check them, once to send their rows."""
 
 from __future__ import annotations
 
@@ -15,39 +9,47 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from k2.common.errors import ConfigurationError
-from k2.schemas.arrow import message_polars_schema
-from k2.schemas.records import PRICE_PRECISION, PRICE_SCALE, QUANTITY_PRECISION, QUANTITY_SCALE, QUOTES, TRADES, Action
+from k2.feeds.asx_lines import COLUMNS, EXCHANGE, BadLine, ReadLines, read_lines
+from k2.feeds.asx_reference import COMPANIES_FILE, companies
+from k2.feeds.bad_lines import BadLines
+from k2.feeds.line_blocks import read_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-EXCHANGE: Final = "asx"
-CHANNEL_DIGITS: Final = 16
-"""Digits of the source that are the channel: line numbers begin again in each file, and need a scope."""
-YEARS: Final = (1990, 2100)
-TIME_ZONE: Final = "Australia/Sydney"
-COMPANIES_FILE: Final = "reference/company_info.csv"
-COLUMNS: Final = {
-    "trades": ("date", "time", "price", "volume", "qualifiers", "venue", "buyer_id"),
-    "quotes": ("date", "time", "bid", "ask", "bid_volume", "ask_volume"),
-}
-_RECORD_TYPES: Final = {"trades": TRADES, "quotes": QUOTES}
-_PRICE: Final = pl.Decimal(PRICE_PRECISION, PRICE_SCALE)
-_QUANTITY: Final = pl.Decimal(QUANTITY_PRECISION, QUANTITY_SCALE)
-_PRICE_PATTERN: Final = r"^-?\d{1,16}(\.\d{1,12})?$"
-_QUANTITY_PATTERN: Final = r"^-?\d{1,18}(\.\d{1,10})?$"
-_QUALIFIERS_PATTERN: Final = r"^\d*$"
-_BAD_LINES_SHOWN: Final = 5
+    from k2.feeds.settings import FeedSettings
+
+__all__ = ["EXCHANGE", "CheckedFile", "TickFile", "check_file", "read_ticks", "rows_after", "tick_files"]
+
+_UNNAMED: Final = "0" * 64
+"""Stands for the source while its hash is not known yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class TickFile:
-    """One file of ticks: its kind, its symbol, and the source that its rows name (the SHA-256 of its bytes)."""
+    """One file of ticks: its kind and its symbol."""
 
     path: Path
     data_type: str
     symbol: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedFile:
+    """A file that was read whole: its source is the SHA-256 of its bytes."""
+
+    file: TickFile
+    source: str
+    lines: int
+    records: int
+    last_record: int
+    """Number of the last line that is a record."""
+    start_ns: int
+    last_ns: int
+    bad_lines: int
+    size_bytes: int
+    modified_ns: int
 
 
 def tick_files(directory: Path) -> list[TickFile]:
@@ -65,7 +67,7 @@ def tick_files(directory: Path) -> list[TickFile]:
         raise ConfigurationError(
             f"expected CSV files in {directory}/trades or {directory}/quotes, found none: name the directory above them"
         )
-    symbols = companies(directory / COMPANIES_FILE)
+    symbols = {number: company.symbol for number, company in companies(directory).items()}
     unknown = [str(path.relative_to(directory)) for _, path in paths if path.stem not in symbols]
     if unknown:
         raise ConfigurationError(
@@ -75,134 +77,97 @@ def tick_files(directory: Path) -> list[TickFile]:
     return [TickFile(path, kind, symbols[path.stem]) for kind, path in paths]
 
 
-def companies(path: Path) -> dict[str, str]:
-    """Return symbol by company id; ConfigurationError where the file is absent or something else."""
-    lines = _lines(path)
-    header = lines[0].split(",") if lines else []
-    if header[:2] != ["company_id", "symbol"]:
-        raise ConfigurationError(f"expected a header company_id,symbol,... in {path}, found {','.join(header)[:60]!r}")
-    cells = (line.split(",") for line in lines[1:])
-    return {row[0]: row[1] for row in cells if len(row) == len(header) and row[0] and row[1]}
-
-
-def read_ticks(file: TickFile) -> pl.DataFrame:
-    """Return a file's rows in file order, columns of `message_polars_schema`; nothing passes through a float.
+def check_file(file: TickFile, settings: FeedSettings, *, bad_lines: BadLines = BadLines.REFUSE) -> CheckedFile:
+    """Read a file whole, without keeping it, and say what it holds.
 
     Raises:
-        ConfigurationError: the file is not of its kind; names the first bad lines, what was expected and found.
+        ConfigurationError: it cannot be read, is empty or not of its kind; names the first bad lines.
     """
-    names = COLUMNS[file.data_type]
-    lines = _lines(file.path)
+    size, modified = _stat(file)
+    digest = hashlib.sha256()
+    lines = records = bad = last_record = 0
+    start_ns, last_ns = 2**63 - 1, -(2**63)
+    shown: list[BadLine] = []
+    for block in read_blocks(file.path, settings.import_block_bytes):
+        digest.update(block.content)
+        read = read_lines(block, data_type=file.data_type, symbol=file.symbol, source=_UNNAMED)
+        lines += len(block.lines)
+        bad += len(read.bad)
+        shown += read.bad[: settings.bad_lines_shown_max - len(shown)]
+        if len(read.rows):
+            records += len(read.rows)
+            first, last, newest = read.rows.select(
+                pl.col("ts_event_ns").min().alias("first"),
+                pl.col("ts_event_ns").max().alias("last"),
+                pl.col("source_sequence").max(),
+            ).row(0)
+            start_ns, last_ns, last_record = min(start_ns, first), max(last_ns, last), newest
     if not lines:
         raise ConfigurationError(f"expected ticks in {file.path}, found an empty file: remove it, or fetch it again")
-    cells = (
-        pl.DataFrame({"text": lines})
-        .with_row_index("line", 1)
-        .with_columns(pl.col("text").str.split(",").alias("cells"))
-    )
-    _refuse(file, cells.filter(pl.col("cells").list.len() != len(names)), f"{len(names)} columns ({', '.join(names)})")
-    columns = cells.select(
-        pl.col("line").cast(pl.Int64),
-        "text",
-        *(pl.col("cells").list.get(at).alias(name) for at, name in enumerate(names)),
-    )
-    local = pl.concat_str("date", "time", separator=" ").str.strptime(
-        pl.Datetime("ms"), "%m/%d/%Y %H:%M:%S%.3f", strict=False
-    )
-    columns = columns.with_columns(
-        event=local.dt.replace_time_zone(TIME_ZONE, ambiguous="earliest", non_existent="null"),
-        trading_date=pl.col("date").str.strptime(pl.Date, "%m/%d/%Y", strict=False),
-    )
-    _refuse(
-        file,
-        columns.filter(pl.col("event").is_null()),
-        "a date MM/DD/YYYY and a time HH:MM:SS.mmm that Sydney's clocks show",
-    )
-    _refuse(
-        file, columns.filter(~pl.col("event").dt.year().is_between(*YEARS)), f"a year from {YEARS[0]} to {YEARS[1]}"
-    )
-    rows = _trades(file, columns) if file.data_type == "trades" else _quotes(file, columns)
-    source = hashlib.sha256(file.path.read_bytes()).hexdigest()
-    common = rows.with_columns(
-        exchange=pl.lit(EXCHANGE),
-        symbol=pl.lit(file.symbol),
-        ts_event_ns=pl.col("event").dt.epoch("ms") * 1_000_000,
-        action=pl.lit(Action.NEW),
-        source=pl.lit(source),
-        source_sequence="line",
-        channel=pl.lit(source[:CHANNEL_DIGITS]),
-        sequence="line",
-        sub_index=pl.lit(None),
-    ).with_columns(ts_recv_ns="ts_event_ns")
-    schema = message_polars_schema(_RECORD_TYPES[file.data_type])
-    return common.select(pl.col(name).cast(kind) for name, kind in schema.items())
-
-
-def _trades(file: TickFile, columns: pl.DataFrame) -> pl.DataFrame:
-    _require(file, columns, "price", _PRICE_PATTERN, "a price with at most 12 decimals")
-    _require(file, columns, "volume", _QUANTITY_PATTERN, "a volume with at most 10 decimals")
-    _require(file, columns, "qualifiers", _QUALIFIERS_PATTERN, "a number as qualifier, or nothing")
-    return columns.with_columns(
-        price=pl.col("price").cast(_PRICE),
-        quantity=pl.col("volume").cast(_QUANTITY),
-        side=pl.lit(None),
-        trade_id=pl.lit(None),
-        ref_trade_id=pl.lit(None),
-        conditions=pl.when(pl.col("qualifiers") == "")
-        .then(pl.lit([], dtype=pl.List(pl.String)))
-        .otherwise(pl.concat_list("qualifiers")),
-        extra=_extra("venue", "buyer_id"),
+    if bad and (bad_lines is BadLines.REFUSE or bad > lines * settings.bad_lines_ratio_max or not records):
+        raise _refused(file, lines, bad, shown, bad_lines)
+    return CheckedFile(
+        file=file,
+        source=digest.hexdigest(),
+        lines=lines,
+        records=records,
+        last_record=last_record,
+        start_ns=start_ns,
+        last_ns=last_ns,
+        bad_lines=bad,
+        size_bytes=size,
+        modified_ns=modified,
     )
 
 
-def _quotes(file: TickFile, columns: pl.DataFrame) -> pl.DataFrame:
-    for name in ("bid", "ask"):
-        _require(file, columns, name, _PRICE_PATTERN, "a price with at most 12 decimals")
-        _require(file, columns, f"{name}_volume", _QUANTITY_PATTERN, "a volume with at most 10 decimals")
-    empty_bid, empty_ask = (pl.col(name).cast(_PRICE) == 0 for name in ("bid", "ask"))
-    odd = (empty_bid & (pl.col("bid_volume") != "0")) | (empty_ask & (pl.col("ask_volume") != "0"))
-    return columns.with_columns(
-        bid_price=pl.when(~empty_bid).then(pl.col("bid").cast(_PRICE)),
-        bid_size=pl.when(~empty_bid).then(pl.col("bid_volume").cast(_QUANTITY)),
-        ask_price=pl.when(~empty_ask).then(pl.col("ask").cast(_PRICE)),
-        ask_size=pl.when(~empty_ask).then(pl.col("ask_volume").cast(_QUANTITY)),
-        conditions=pl.lit([], dtype=pl.List(pl.String)),
-        extra=pl.when(odd).then(_extra("bid_volume", "ask_volume")),
+def rows_after(checked: CheckedFile, line: int, settings: FeedSettings) -> Iterator[ReadLines]:
+    """Read a checked file again and yield, block by block, its rows beyond `line` and all of the blocks' bad lines.
+
+    Raises:
+        ConfigurationError: the file has changed since it was checked; what was yielded before is of the old one.
+    """
+    file, digest = checked.file, hashlib.sha256()
+    for block in read_blocks(file.path, settings.import_block_bytes):
+        if _stat(file) != (checked.size_bytes, checked.modified_ns):
+            raise _changed(file)
+        digest.update(block.content)
+        if block.last <= line and not checked.bad_lines:
+            continue
+        read = read_lines(block, data_type=file.data_type, symbol=file.symbol, source=checked.source)
+        yield ReadLines(read.rows.filter(pl.col("source_sequence") > line), read.bad)
+    if digest.hexdigest() != checked.source:
+        raise _changed(file)
+
+
+def read_ticks(file: TickFile, settings: FeedSettings) -> pl.DataFrame:
+    """Return all rows of a file at once, for those that fit into memory."""
+    checked = check_file(file, settings)
+    return pl.concat(read.rows for read in rows_after(checked, 0, settings))
+
+
+def _refused(file: TickFile, lines: int, bad: int, shown: list[BadLine], bad_lines: BadLines) -> ConfigurationError:
+    named = "\n".join(f"  {file.path}:{entry.line}: {entry.shown} ({entry.expected})" for entry in shown)
+    advice = (
+        "Mend or remove the lines, or import with --bad-lines dead-letter"
+        if bad_lines is BadLines.REFUSE
+        else f"So many bad lines are no {file.data_type} (K2_FEEDS__BAD_LINES_RATIO_MAX): is it the right file?"
+    )
+    return ConfigurationError(
+        f"expected {shown[0].expected}, found {bad} bad lines of {lines} in {file.data_type} of {file.symbol}; "
+        f"nothing was sent. {advice}. The first ones:\n{named}"
     )
 
 
-def _extra(*names: str) -> pl.Expr:
-    """Return the columns that hold something as one JSON object, or null where none does."""
-    present = pl.any_horizontal(pl.col(name) != "" for name in names)
-    return pl.when(present).then(pl.struct(names).struct.json_encode())
-
-
-def _require(file: TickFile, columns: pl.DataFrame, name: str, pattern: str, expected: str) -> None:
-    _refuse(file, columns.filter(~pl.col(name).str.contains(pattern)), f"{expected} in column {name}")
-
-
-def _refuse(file: TickFile, bad: pl.DataFrame, expected: str) -> None:
-    if bad.is_empty():
-        return
-    shown = "\n".join(f"  {file.path}:{line}: {text[:120]!r}" for line, text in _first(bad))
-    raise ConfigurationError(
-        f"expected {expected}, found {len(bad)} lines that have not, of {file.data_type} of {file.symbol}; "
-        f"nothing of the file was sent. Mend or remove the lines:\n{shown}"
+def _changed(file: TickFile) -> ConfigurationError:
+    return ConfigurationError(
+        f"expected {file.path} as it was when it was checked, found it changed meanwhile; what was sent of it counts "
+        "as the old file's. Import again once nobody writes it"
     )
 
 
-def _first(bad: pl.DataFrame) -> Iterator[tuple[int, str]]:
-    yield from bad.select("line", "text").head(_BAD_LINES_SHOWN).iter_rows()
-
-
-def _lines(path: Path) -> list[str]:
+def _stat(file: TickFile) -> tuple[int, int]:
     try:
-        text = path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(
-            f"expected a CSV file at {path}, found bytes that are no text (at {error.start})"
-        ) from error
+        found = file.path.stat()
     except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
-    return lines[:-1] if lines[-1] == "" else lines
+        raise ConfigurationError(f"cannot read {file.path}: {error.strerror}") from error
+    return found.st_size, found.st_mtime_ns

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import json
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import fastavro
-import polars as pl
-
-from k2.kafka.serialization import encode_frame
+from k2.feeds.bad_line_letters import headers_of, value_of
+from k2.kafka.serialization import encode_frame, encode_record
 from k2.schemas.arrow import message_polars_schema
 from k2.schemas.avro import avro_text
+from k2.schemas.instruments import INSTRUMENT_SCHEMA, instrument_text
 from k2.schemas.status import END_OF_STREAM, STATUS_SCHEMA, status_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
+    import polars as pl
+
+    from k2.feeds.asx_lines import BadLine
     from k2.kafka.ports import Producing, Registry
     from k2.kafka.topics import Topic, TopicCatalog
-
-FLUSH_SECONDS = 60.0
 
 
 class Topics(Protocol):
@@ -35,11 +34,20 @@ class Channel:
     """One exchange's topics, ready to be sent to. The key of a message is its symbol."""
 
     def __init__(
-        self, exchange: str, *, topics: TopicCatalog, admin: Topics, registry: Registry, producer: Producing
+        self,
+        exchange: str,
+        *,
+        topics: TopicCatalog,
+        admin: Topics,
+        registry: Registry,
+        producer: Producing,
+        flush_seconds: float,
     ) -> None:
         self._topics = topics
         self._exchange = exchange
         self._producer = producer
+        self._registry = registry
+        self._flush_seconds = flush_seconds
         mine = [topic for topic in topics.all_topics if topic.exchange == exchange]
         admin.create_topics(mine)
         self._schema_ids = {
@@ -47,8 +55,6 @@ class Channel:
             for data_type, text in (("trades", self._text("trades")), ("quotes", self._text("quotes")))
         }
         self._status_id = registry.register(self.topic("status").subject, status_text())
-        self._status_schema = fastavro.parse_schema(STATUS_SCHEMA)
-        self.sent: dict[str, int] = {"trades": 0, "quotes": 0}
 
     def _text(self, data_type: str) -> str:
         return avro_text(self._topics.record_type(self.topic(data_type)))
@@ -66,31 +72,46 @@ class Channel:
         rows = rows.select(list(message_polars_schema(record_type)))
         keys = [symbol.encode() for symbol in rows["symbol"].to_list()]
         self._producer.send(topic.name, keys, encode_frame(record_type, rows, self._schema_ids[data_type]))
-        self.sent[data_type] += len(rows)
+
+    def send_bad_lines(self, data_type: str, symbol: str, source: str, bad: Sequence[BadLine]) -> None:
+        """Queue bad lines for the dead-letter topic of a data type, each as it came."""
+        topic = self.topic(data_type)
+        self._producer.send(
+            topic.dead_letter_name,
+            [symbol.encode()] * len(bad),
+            [value_of(entry) for entry in bad],
+            headers=[headers_of(topic.name, source, entry) for entry in bad],
+        )
+
+    def send_instruments(self, records: Mapping[bytes, Mapping[str, Any]]) -> None:
+        """Send reference data by its keys, and wait until it is acknowledged."""
+        if not records:
+            return
+        topic = self.topic("instruments")
+        schema_id = self._registry.register(topic.subject, instrument_text())
+        values = [encode_record(INSTRUMENT_SCHEMA, record, schema_id) for record in records.values()]
+        self._producer.send(topic.name, list(records), values)
+        self.flush()
 
     def flush(self) -> None:
         """Wait until everything sent is acknowledged; UnavailableError if it is not by then."""
-        self._producer.flush(FLUSH_SECONDS)
+        self._producer.flush(self._flush_seconds)
 
     def mark_end(self, data_type: str, rows: pl.DataFrame) -> None:
-        """Send one end-of-stream marker a source and symbol; `rows` are as `ends_of` makes them."""
+        """Send one end-of-stream marker a source and symbol.
+
+        `rows` say how far each came: source, symbol, last_sequence, last_source_sequence, records.
+        """
         values = [self._marker(data_type, row) for row in rows.iter_rows(named=True)]
-        keys = [json.dumps([row["source"], row["symbol"], data_type]).encode() for row in rows.iter_rows(named=True)]
+        keys = [end_key(row["source"], row["symbol"], data_type) for row in rows.iter_rows(named=True)]
         self._producer.send(self.topic("status").name, keys, values)
         self.flush()
 
-    def _marker(self, data_type: str, row: dict[str, object]) -> bytes:
-        buffer = io.BytesIO(b"\0" + self._status_id.to_bytes(4, "big"))
-        buffer.seek(0, io.SEEK_END)
+    def _marker(self, data_type: str, row: Mapping[str, Any]) -> bytes:
         marker = {"kind": END_OF_STREAM, "exchange": self._exchange, "data_type": data_type, **row}
-        fastavro.schemaless_writer(buffer, self._status_schema, marker)
-        return buffer.getvalue()
+        return encode_record(STATUS_SCHEMA, marker, self._status_id)
 
 
-def ends_of(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return what `mark_end` needs, from all rows of one or more sources."""
-    return rows.group_by("source", "symbol", maintain_order=True).agg(
-        last_sequence=pl.col("sequence").max(),
-        last_source_sequence=pl.col("source_sequence").max(),
-        records=pl.len().cast(pl.Int64),
-    )
+def end_key(source: str, symbol: str, data_type: str) -> bytes:
+    """Return the key of an end-of-stream marker."""
+    return json.dumps([source, symbol, data_type]).encode()

@@ -16,15 +16,15 @@ class FeedSettings(BaseModel):
     bad_lines_shown_max: int = Field(
         default=5, ge=1, le=1000, description="Bad lines that one error text names; it counts the others"
     )
+    bad_lines_ratio_max: float = Field(
+        default=0.5, ge=0, le=1, description="Bad lines, of all, up to which `--bad-lines dead-letter` takes a file"
+    )
     flush_timeout_seconds: float = Field(
         default=120.0, gt=0, le=86_400, description="How long the end of a feed waits until the log has everything"
     )
     resume_timeout_seconds: float = Field(
-        default=120.0, gt=0, le=86_400, description="How long an import looks for what the platform holds already"
+        default=120.0, gt=0, le=86_400, description="How long an import waits for the log to tell what it holds already"
     )
     catch_up_seconds_max: float = Field(
         default=5.0, ge=0, le=3600, description="Delay that the simulated market makes up for; beyond it, it slips"
-    )
-    progress_seconds: float = Field(
-        default=5.0, gt=0, le=3600, description="Pause between two lines of progress where there is no terminal"
     )

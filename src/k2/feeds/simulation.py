@@ -38,10 +38,15 @@ class Outlet(Protocol):
 
 @dataclass
 class Played:
-    """What a run has come to: records by data type, the seconds it took, and those by which it slipped."""
+    """What a run has come to.
+
+    Records by data type, also those that were held before, the seconds it took, and those by which it slipped.
+    """
 
     records: dict[str, int] = field(default_factory=lambda: dict.fromkeys(RECORD_TYPES, 0))
     seconds: float = 0.0
+    market_seconds: float = 0.0
+    """How much of the market's own time was played."""
     slipped_seconds: float = 0.0
 
     @property
@@ -99,6 +104,7 @@ def play(
         _send(part, outlet, played)
         ends = {data_type: market.ends(data_type) for data_type in RECORD_TYPES}
         played.seconds = clock.monotonic() - began
+        played.market_seconds = (part.end_ns - market.run.start_ns) / _SECOND_NS
         on_progress(played)
     outlet.flush()
     for data_type, reached in ends.items():

@@ -27,6 +27,8 @@ class LogBatch:
     values: list[bytes | None] = field(repr=False)
     next_offset: int
     leader_epoch: int = -1
+    headers: list[dict[str, bytes]] | None = field(default=None, repr=False)
+    """Only where the reader was asked for them."""
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -53,6 +55,7 @@ class LogBatch:
             self.values[start:stop],
             next_offset,
             self.leader_epoch,
+            None if self.headers is None else self.headers[start:stop],
         )
 
     def where(self, keep: Sequence[bool]) -> LogBatch:
@@ -66,6 +69,7 @@ class LogBatch:
             list(compress(self.values, keep)),
             self.next_offset,
             self.leader_epoch,
+            None if self.headers is None else list(compress(self.headers, keep)),
         )
 
     def chunks(self, messages_max: int) -> Iterator[LogBatch]:

@@ -36,8 +36,9 @@ _QUEUE_FULL_PAUSE_MS: Final = 10
 class _Client:
     """What both readers share: consuming, positions, pausing, errors. Used by one thread at a time."""
 
-    def __init__(self, settings: KafkaSettings, properties: Properties) -> None:
+    def __init__(self, settings: KafkaSettings, properties: Properties, *, with_headers: bool = False) -> None:
         self._settings = settings
+        self._with_headers = with_headers
         self._next: dict[Key, int] = {}
         self._paused: set[Key] = set()
         self._failure: K2Error | None = None
@@ -156,6 +157,7 @@ class _Client:
             values=[message.value() for message in messages],
             next_offset=next_offset,
             leader_epoch=_epoch(messages),
+            headers=[dict(message.headers() or ()) for message in messages] if self._with_headers else None,
         )
 
     def _take_event(self, event: Message, ends: dict[Key, int]) -> None:
@@ -216,8 +218,11 @@ class _Client:
 class LogReader(_Client):
     """Reads partitions that the caller chooses, each from an offset that the caller states."""
 
-    def __init__(self, settings: KafkaSettings, starts: Mapping[Key, int] | None = None) -> None:
-        super().__init__(settings, common_properties(settings, client_id="k2-reader") | {"group.id": "k2-reader"})
+    def __init__(
+        self, settings: KafkaSettings, starts: Mapping[Key, int] | None = None, *, with_headers: bool = False
+    ) -> None:
+        properties = common_properties(settings, client_id="k2-reader") | {"group.id": "k2-reader"}
+        super().__init__(settings, properties, with_headers=with_headers)
         if starts:
             self.assign(starts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 import fastavro
@@ -10,13 +11,15 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+from fastavro.read import SchemaResolutionError
 
 from k2.common.errors import ConfigurationError, RecordError
+from k2.kafka.avro_blocks import FRAME_BYTES
 from k2.schemas.arrow import message_polars_schema
 from k2.schemas.records import FieldType
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -69,6 +72,23 @@ def encode_record(schema: AvroSchema, record: Mapping[str, Any], schema_id: int)
     except (ValueError, TypeError, KeyError) as error:
         raise RecordError(f"expected a record of {schema.get('name')}, found {dict(record)!r:.200}: {error}") from error
     return target.getvalue()
+
+
+def decode_record(value: bytes, schema_text: Callable[[int], str], schema: AvroSchema) -> dict[str, Any]:
+    """Return the record of a message, read as `schema`; the inverse of `encode_record`.
+
+    Raises:
+        RecordError: the bytes are no such record.
+    """
+    if len(value) <= FRAME_BYTES or value[0]:
+        raise RecordError(f"expected a message in the Confluent wire format, found {value[:16]!r}")
+    written = json.loads(schema_text(int.from_bytes(value[1:FRAME_BYTES], "big")))
+    try:
+        record = fastavro.schemaless_reader(io.BytesIO(value[FRAME_BYTES:]), written, dict(schema))
+    except (ValueError, TypeError, EOFError, IndexError, SchemaResolutionError) as error:
+        raise RecordError(f"expected a record of {schema.get('name')}, found {value[:40]!r}: {error}") from error
+    assert isinstance(record, dict)
+    return record
 
 
 def _check_columns(record_type: RecordType, frame: pl.DataFrame) -> None:

@@ -137,8 +137,11 @@ class FakeAdmin:
 class FakeReader:
     """Reads partitions that the caller chooses."""
 
-    def __init__(self, log: FakeLog, starts: Mapping[TopicPartition, int] | None = None) -> None:
+    def __init__(
+        self, log: FakeLog, starts: Mapping[TopicPartition, int] | None = None, *, with_headers: bool = False
+    ) -> None:
         self._log = log
+        self._with_headers = with_headers
         self._next: dict[TopicPartition, int] = dict(starts or {})
         self._paused: set[TopicPartition] = set()
 
@@ -213,6 +216,7 @@ class FakeReader:
             values=[entry.value for _, entry in seen],
             next_offset=next_offset,
             leader_epoch=0 if seen else -1,
+            headers=[dict(entry.headers) for _, entry in seen] if self._with_headers else None,
         )
 
 

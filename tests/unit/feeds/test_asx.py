@@ -14,7 +14,9 @@ import polars as pl
 import pytest
 
 from k2.common.errors import ConfigurationError
-from k2.feeds.asx import TickFile, read_ticks, tick_files
+from k2.feeds.asx import TickFile, tick_files
+from k2.feeds.asx import read_ticks as read_ticks_of
+from k2.feeds.settings import FeedSettings
 from k2.schemas.arrow import message_polars_schema
 from k2.schemas.records import QUOTES, TRADES
 
@@ -31,6 +33,10 @@ def file_of(directory: Path, data_type: str, content: str | bytes) -> TickFile:
     path = directory / f"{data_type}.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return TickFile(path, data_type, "ABC")
+
+
+def read_ticks(file: TickFile) -> pl.DataFrame:
+    return read_ticks_of(file, FeedSettings())
 
 
 def directory_of(root: Path, **files: str) -> Path:

@@ -50,3 +50,9 @@ def test_messages_can_be_chosen_and_the_position_stays() -> None:
     chosen = batch([1, 4, 5], 8).where([True, False, True])
 
     assert (chosen.offsets, chosen.values, chosen.next_offset) == ([1, 5], [b"1", b"5"], 8)
+
+
+def test_headers_stay_with_their_messages() -> None:
+    whole = LogBatch("t", 0, [1, 4], [1, 1], [b"k"] * 2, [b"1", b"4"], 5, headers=[{"x": b"1"}, {"x": b"4"}])
+
+    assert whole.between(1, 2).headers == whole.where([False, True]).headers == [{"x": b"4"}]
