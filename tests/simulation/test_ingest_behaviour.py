@@ -377,3 +377,16 @@ def test_new_schemas_are_recorded_with_the_commit_that_used_them(world, worker):
 
     assert world.tables.tables["trades"].head.schemas == {7: "schema 7"}
     assert lane._schemas.newly_met == {}
+
+
+def test_a_bad_record_of_a_log_registered_later_is_sent_on(world, worker):
+    world.group.rebalance({worker.reader: [KEY]})
+    world.log.append(*KEY, b"good")
+    go(world, worker, steps=3, seconds=6)
+    world.group.rebalance({worker.reader: [KEY, (SIM, 0)]})
+    world.log.append(SIM, 0, b"good", b"bad")
+
+    go(world, worker, steps=4, seconds=6)
+
+    assert rows(world) == 2
+    assert [event["log_offset"] for event in world.tables.dead_letters.values()] == [1]

@@ -208,7 +208,7 @@ class TableLane:
     # Decoding.
 
     def _decode_waiting(self) -> None:
-        if self._waiting and not self._logs:
+        if any(chunk.log.log_id not in self._logs for chunk in self._waiting):  # a log registered since the last look
             self._learn(self._heads.head(self.table))
         blocks = _joined(self._waiting, records_max=self._settings.decode_messages_max)
         self._waiting = blocks
