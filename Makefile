@@ -3,10 +3,12 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SEED ?= 1
+RUNS ?= 1000
 export UV_LINK_MODE ?= copy
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench mutants references lock clean format
+.PHONY: help setup run test check bench faults mutants references lock clean format
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
@@ -48,6 +50,9 @@ format: setup ## format the code and mend what the linter can mend
 
 bench: setup ## measure, side by side; a table, and JSON in results/
 	@$(BIN)/python -m benchmarks
+
+faults: setup ## the fault campaign: SEED=1 RUNS=1000 simulated runs; a table, and JSON in results/
+	@$(BIN)/python -m k2.testing.faults --seed $(SEED) --runs $(RUNS)
 
 mutants: setup ## break the product on purpose, on a copy: each break must be caught
 	@$(BIN)/python -m mutants $(MUTANTS)

@@ -53,7 +53,7 @@ def finish(process: subprocess.Popen[str]) -> int:
     return process.returncode
 
 
-@pytest.mark.parametrize("point", ["mid_parquet", "file_closed", "before_commit", "after_commit"])
+@pytest.mark.parametrize("point", ["mid_parquet", "file_closed", "before_commit", "metadata_written", "after_commit"])
 def test_a_process_that_ends_at_any_point_of_a_commit_leaves_a_table_that_goes_on(tmp_path: Path, point: str) -> None:
     lake = LocalLake(tmp_path).create()
 

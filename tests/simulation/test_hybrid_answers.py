@@ -2,150 +2,19 @@
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING
 
 import pytest
 
-from k2.query.request import Answer, QueryRequest
-from k2.schemas.records import ORDER
-from k2.testing.simulated_hybrid import SETTINGS, simulated_hybrid, topic
-from k2.testing.simulated_market import SimulatedMarket
+from k2.testing.simulated_questions import STEPS, SimulatedQuestions
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SYMBOLS = ("BHP", "CBA", "NAB", "ANZ")
-TOPICS = (topic("asx"), topic("sim", partitions=3), topic("asx", "quotes"))
-STEPS = 120
-
-
-class Run:
-    """One seeded run: what happens is drawn, and every question is checked against the replay."""
-
-    def __init__(self, seed: int, directory: Path) -> None:
-        self.random = random.Random(seed)
-        self.directory = directory
-        self.market = SimulatedMarket(directory, TOPICS)
-        for item in TOPICS:
-            self.market.register(item.name)
-        self.tokens: list[tuple[QueryRequest, list[tuple[int, ...]]]] = []
-        self.asked = 0
-        self.begin_again()
-
-    def begin_again(self) -> None:
-        """Start the tail and the engine anew, sometimes with room for a few rows only, so that the tail is outrun."""
-        room = self.random.choice([SETTINGS.tail_bytes_max, 4_000, 1])
-        settings = SETTINGS.model_copy(
-            update={"tail_bytes_max": room, "tail_chunk_rows": self.random.choice([8, 65_536])}
-        )
-        self.hybrid = simulated_hybrid(
-            self.market, self.directory, settings=settings, most=lambda: self.random.choice([0, 1, 3, 50])
-        )
-
-    def step(self) -> None:
-        """Let one thing happen."""
-        what = self.random.choices(
-            ["append", "commit", "tail", "ask", "ask_again", "ask_while_it_moves", "restart"], [8, 4, 5, 5, 2, 2, 0.3]
-        )[0]
-        getattr(self, what)()
-
-    def append(self) -> None:
-        item = self.random.choice(TOPICS)
-        for _ in range(self.random.choice([1, 1, 5, 40])):
-            drawn = self.random.random()
-            if drawn < 0.05:
-                self.market.append_control(item.name, self.random.randrange(item.partitions))
-            elif drawn < 0.1:
-                self.market.append_bad(item.name, self.random.choice(SYMBOLS))
-            else:
-                self.market.append(item.name, self.random.choice(SYMBOLS), self.random.randrange(1_000, 1_050))
-
-    def commit(self) -> None:
-        item = self.random.choice(TOPICS)
-        self.market.commit(item.name, self.random.randrange(item.partitions), self.random.choice([1, 7, None]))
-
-    def tail(self) -> None:
-        self.hybrid.tail.step()
-
-    def restart(self) -> None:
-        self.hybrid.close()
-        self.begin_again()
-
-    def request(self) -> QueryRequest:
-        start, end = sorted(self.random.sample(range(995, 1_055), 2))
-        return QueryRequest(
-            data_type=self.random.choice(["trades", "trades", "quotes"]),
-            symbol=self.random.choice(SYMBOLS),
-            exchange=self.random.choice([None, "asx"]),
-            start_ns=self.random.choice([None, start]),
-            end_ns=self.random.choice([None, end]),
-        )
-
-    def ask(self) -> None:
-        request = self.request()
-
-        answer = self.hybrid.engine.query(request)
-
-        self.check(request, answer, self.replay(request))
-
-    def ask_while_it_moves(self) -> None:
-        """Ask while records arrive, are committed and read between the steps of the answer: its own ends count."""
-        request = self.request()
-        read = self.hybrid.engine._log.read
-
-        def read_late(*arguments: object) -> object:
-            for _ in range(3):
-                self.random.choice([self.append, self.commit, self.tail])()
-            return read(*arguments)  # type: ignore[arg-type]
-
-        self.hybrid.engine._log.read = read_late  # type: ignore[method-assign, assignment]
-        answer = self.hybrid.engine.query(request)
-        self.hybrid.engine._log.read = read  # type: ignore[method-assign]
-
-        ends = {(item.log_id, item.partition): item.end for item in answer.certificate.partitions}
-        self.check(request, answer, self.replay(request, ends))
-
-    def ask_again(self) -> None:
-        if not self.tokens:
-            return
-        request, expected = self.random.choice(self.tokens)
-
-        answer = self.hybrid.engine.query(request)
-
-        assert keys(answer) == expected
-
-    def replay(self, request: QueryRequest, ends: dict[tuple[int, int], int] | None = None) -> list[tuple[int, ...]]:
-        rows = self.market.replay(request.data_type, request.symbol, exchange=request.exchange, ends=ends)
-        start = -1 if request.start_ns is None else request.start_ns
-        end = 10**9 if request.end_ns is None else request.end_ns
-        return [row for row in rows if start <= row[0] < end]
-
-    def check(self, request: QueryRequest, answer: Answer, expected: list[tuple[int, ...]]) -> None:
-        self.asked += 1
-        assert answer.certificate.complete
-        assert keys(answer) == expected
-        assert answer.certificate.rows_from_table + answer.certificate.rows_from_log == len(expected)
-        token = answer.certificate.as_of
-        again = QueryRequest(
-            data_type=request.data_type,
-            symbol=request.symbol,
-            exchange=request.exchange,
-            start_ns=request.start_ns,
-            end_ns=request.end_ns,
-            as_of=token,
-        )
-        self.tokens.append((again, expected))
-
-
-def keys(answer: Answer) -> list[tuple[int, ...]]:
-    columns = [answer.table[name].to_pylist() for name in ORDER]
-    return list(zip(*columns, strict=True))
-
 
 @pytest.mark.parametrize("seed", range(15))
 def test_a_hybrid_answer_equals_a_plain_replay_of_the_log(seed: int, tmp_path: Path) -> None:
-    run = Run(seed, tmp_path)
+    run = SimulatedQuestions(seed, tmp_path)
 
     for _ in range(STEPS):
         run.step()

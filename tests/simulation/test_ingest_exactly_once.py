@@ -15,7 +15,7 @@ import pytest
 from k2.common import crash_points
 from k2.testing.simulated_ingest import TOPICS, SimulatedIngest, crash_at
 
-SEEDS = range(40)
+SEEDS = range(12)
 STEPS = 150
 
 

@@ -18,6 +18,7 @@ NAMES: Final = frozenset(
         "mid_parquet",
         "file_closed",
         "before_commit",
+        "metadata_written",
         "after_commit",
         "after_side_tables",
         "during_revoke",

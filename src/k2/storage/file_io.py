@@ -10,12 +10,15 @@ from typing import IO, TYPE_CHECKING, Final, Self
 from pyiceberg.io import OutputFile
 from pyiceberg.io.pyarrow import PyArrowFileIO
 
+from k2.common.crash_points import reached
+
 if TYPE_CHECKING:
     from types import TracebackType
 
     from pyiceberg.io import InputFile
 
 LOCAL_SCHEME: Final = "file"
+_METADATA_SUFFIX: Final = ".metadata.json"
 
 
 class SyncedFileIO(PyArrowFileIO):
@@ -92,6 +95,8 @@ class SyncedStream:
             raise
         self._file.close()
         sync_directory(self._path.parent)
+        if self._path.name.endswith(_METADATA_SUFFIX):
+            reached("metadata_written")
 
     def __enter__(self) -> Self:
         return self

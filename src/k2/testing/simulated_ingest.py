@@ -88,7 +88,12 @@ class SimulatedWorker:
         for name, record_type in RECORD_TYPES.items():
             schemas = CachedSchemas(world.registry, {})
             parts.append(
-                TableParts(record_type, SimulatedDecoder(record_type), schemas, SimulatedWriter(world.tables, name))
+                TableParts(
+                    record_type,
+                    SimulatedDecoder(record_type, registry_fails=self._registry_fails),
+                    schemas,
+                    SimulatedWriter(world.tables, name),
+                )
             )
         self.worker = IngestWorker(
             settings=world.settings,
@@ -123,6 +128,9 @@ class SimulatedWorker:
     def step_writer(self) -> None:
         """Let the writing thread go once round its loop."""
         self.worker.writer_loop.step(0)
+
+    def _registry_fails(self) -> bool:
+        return self._world.faults.registry_fails()  # the world's faults are replaced now and then
 
     def _wait_for_writer(self, done: threading.Event, seconds: float) -> bool:
         """Let the writer work while the consumer waits; at random it is too slow."""
@@ -216,6 +224,8 @@ class SimulatedIngest:
     def settle(self, *, steps_max: int = 400) -> None:
         """Let all workers go on without faults until nothing is left to do."""
         self.tables.faults = Faults()
+        for table in self.tables.tables.values():
+            table.land_delayed()
         self.log.is_up = True
         self.flush_too_slow = 0.0
         self.rebalance()

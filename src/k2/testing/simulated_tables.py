@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from k2.schemas.records import RecordType
 
 
+_ATTEMPTS_MAX: Final = 3
+
+
 class SimulatedCrash(BaseException):
     """The process ends here, as by kill -9."""
 
@@ -37,6 +40,13 @@ class Faults:
     write_fails: Callable[[], bool] = lambda: False
     head_fails: Callable[[], bool] = lambda: False
     side_table_fails: Callable[[], bool] = lambda: False
+    registry_fails: Callable[[], bool] = lambda: False
+    swap_delayed: Callable[[], bool] = lambda: False
+    """The catalog takes the request and applies it later, if the table has not moved by then; nobody hears of it."""
+
+    meanwhile: Callable[[], None] = lambda: None
+    """What others do between a writer's look at the head and its swap."""
+
     crash: Callable[[str], bool] = lambda _point: False
 
     def reached(self, point: str) -> None:
@@ -57,10 +67,42 @@ class SimulatedTable:
     rows: list[pl.DataFrame] = field(default_factory=list)
     batches: dict[str, int] = field(default_factory=dict)
     commits: int = 0
+    version: int = 0
+    """Moves with every swap, as the catalog's pointer does."""
+
+    delayed: tuple[int, Batch, list[pl.DataFrame]] | None = None
+    stale_commits: int = 0
+    """Batches accepted whose start was not the seam; counted here, not by the fence."""
 
     def coordinates(self) -> list[tuple[int, int, int]]:
         """Return the coordinate of every row, in no order."""
         return [row for rows in self.rows for row in rows.select("log_id", "log_partition", "log_offset").rows()]
+
+    def swap(self, batch: Batch, rows: list[pl.DataFrame]) -> None:
+        """Make the batch part of the table."""
+        self.stale_commits += any(self.head.seam.next_offset(key) != delta.start for key, delta in batch.deltas.items())
+        self.commits += 1
+        self.version += 1
+        self.rows += rows
+        self.batches[batch.batch_id] = self.commits
+        self.head = replace(
+            self.head,
+            snapshot_id=self.commits,
+            seam=self.head.seam.advanced(batch.deltas),
+            schemas={**batch.new_schemas, **self.head.schemas},
+        )
+
+    def land_delayed(self) -> bool:
+        """Apply the swap that was delayed, unless the table has moved since; say whether it was."""
+        delayed, self.delayed = self.delayed, None
+        if delayed is None or delayed[0] != self.version:
+            return False
+        self.swap(delayed[1], delayed[2])
+        return True
+
+    def expire(self) -> None:
+        """Forget all snapshots but the head, and with them their batch ids."""
+        self.batches = {name: number for name, number in self.batches.items() if number == self.commits}
 
 
 class SimulatedTables:
@@ -98,6 +140,7 @@ class SimulatedTables:
         table.head = replace(
             table.head, logs=(*table.head.logs, log), seam=table.head.seam.with_log(log.log_id, starts), snapshot_id=1
         )
+        table.version += 1
         return log
 
     def append(self, events: pa.Table) -> int:
@@ -133,51 +176,67 @@ class SimulatedWriter:
 
     def commit(self, batch: Batch) -> Commit:
         """Commit as the real writer does: look for the batch, check the fence, append."""
-        faults, table = self._tables.faults, self._tables.tables[self._name]
         check_accounts(batch)
+        for attempt in range(1, _ATTEMPTS_MAX + 1):
+            commit = self._attempt(batch, attempt)
+            if commit is not None:
+                return commit
+        raise _down("catalog")
+
+    def _attempt(self, batch: Batch, attempt: int) -> Commit | None:
+        """Try once; None where the table has moved between the look at it and the swap."""
+        faults, table = self._tables.faults, self._tables.tables[self._name]
         if faults.before_commit():
             raise _down("catalog")
         if batch.batch_id in table.batches:
-            return Commit(table.batches[batch.batch_id], table.head.seam, batch.rows, 1, found=True)
+            return Commit(table.batches[batch.batch_id], table.head.seam, batch.rows, attempt, found=True)
         check_fence(table.head, batch)
+        version = table.version
         faults.reached("before_commit")
-        table.commits += 1
-        table.rows += [self._tables.files[file.path] for file in batch.files]
-        table.batches[batch.batch_id] = table.commits
-        table.head = replace(
-            table.head,
-            snapshot_id=table.commits,
-            seam=table.head.seam.advanced(batch.deltas),
-            schemas={**batch.new_schemas, **table.head.schemas},
-        )
+        faults.meanwhile()
+        faults.reached("metadata_written")
+        if table.version != version:
+            return None
+        rows = [self._tables.files[file.path] for file in batch.files]
+        if table.delayed is None and faults.swap_delayed():
+            table.delayed = version, batch, rows
+            raise _down("catalog")
+        table.swap(batch, rows)
         faults.reached("after_commit")
         if faults.reply_lost():
             raise _down("catalog")
-        return Commit(table.commits, table.head.seam, batch.rows, 1, found=False)
+        return Commit(table.commits, table.head.seam, batch.rows, attempt, found=False)
 
 
 class SimulatedDecoder:
-    """Makes a row of each value, and a bad record of each that begins with `bad`."""
+    """Makes a row of each value, which it keeps in `source`, and a bad record of each that begins with `bad`."""
 
-    def __init__(self, record_type: RecordType, schemas: object = None) -> None:
+    def __init__(
+        self, record_type: RecordType, schemas: object = None, *, registry_fails: Callable[[], bool] = lambda: False
+    ) -> None:
         self._schema = {
             name: dtype
             for name, dtype in polars_schema(record_type).items()
             if name not in ("commit_sequence", "written_by")
         }
         self._schemas = schemas
+        self._registry_fails = registry_fails
 
     def decode(self, batch: LogBatch, *, log_id: int) -> Decoded:
         """Decode a batch."""
-        good, bad = [], []
+        if self._registry_fails():
+            raise _down("registry")
+        good, texts, bad = [], [], []
         for offset, ts_log_ms, key, value in zip(batch.offsets, batch.ts_log_ms, batch.keys, batch.values, strict=True):
             if value is None or value.startswith(b"bad"):
                 bad.append(BadRecord(batch.partition, offset, ts_log_ms, key, value, "Bad", "it is bad"))
             else:
                 good.append(offset)
-        rows = pl.DataFrame({"log_offset": good}, schema={"log_offset": pl.Int64}).select(
-            pl.col(name)
-            if name == "log_offset"
+                texts.append(value.decode())
+        known = {"log_offset": pl.Int64, "source": pl.String}
+        rows = pl.DataFrame({"log_offset": good, "source": texts}, schema=known).select(
+            pl.col(name).cast(dtype)
+            if name in known
             else pl.lit({"log_id": log_id, "log_partition": batch.partition}.get(name), dtype).alias(name)
             for name, dtype in self._schema.items()
         )
