@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SEED ?= 1
 RUNS ?= 1000
+FUZZ ?= 1000000
 export UV_LINK_MODE ?= copy
 
 .DEFAULT_GOAL := help
@@ -51,8 +52,8 @@ format: setup ## format the code and mend what the linter can mend
 bench: setup ## measure, side by side; a table, and JSON in results/
 	@$(BIN)/python -m benchmarks
 
-faults: setup ## the fault campaign: SEED=1 RUNS=1000 simulated runs; a table, and JSON in results/
-	@$(BIN)/python -m k2.testing.faults --seed $(SEED) --runs $(RUNS)
+faults: setup ## the fault campaign: SEED, RUNS (simulated), FUZZ (messages); tables, and JSON in results/
+	@$(BIN)/python -m k2.testing.faults --seed $(SEED) --runs $(RUNS) --fuzz $(FUZZ)
 
 mutants: setup ## break the product on purpose, on a copy: each break must be caught
 	@$(BIN)/python -m mutants $(MUTANTS)

@@ -1,16 +1,17 @@
-"""`python -m k2.testing.faults`: run the campaign, print its table, write its JSON; exit 1 where a promise broke."""
+"""`python -m k2.testing.faults`: run the campaign, print its tables, write its JSON; exit 1 where a promise broke."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
 
 from k2.common.clock import SystemClock
 from k2.testing.faults import report
-from k2.testing.faults.campaign import run_simulations, summarize
+from k2.testing.faults.campaign import run_fuzz, run_simulations, summarize
 
 _OUT = Console(width=180)
 
@@ -20,41 +21,70 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m k2.testing.faults", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="first seed; the same seed gives the same runs")
     parser.add_argument("--runs", type=int, default=1000, help="simulated runs")
+    parser.add_argument("--fuzz", type=int, default=0, metavar="INPUTS", help="hostile messages for the decoder")
     parser.add_argument("--results", type=Path, default=Path("results"), help="directory of the JSON")
     arguments = parser.parse_args()
-    return 0 if _simulations(arguments.seed, arguments.runs, arguments.results) else 1
+    kept = True
+    if arguments.runs:
+        kept &= _simulations(arguments.seed, arguments.runs, arguments.results)
+    if arguments.fuzz:
+        kept &= _fuzz(arguments.seed, arguments.fuzz, arguments.results)
+    return 0 if kept else 1
 
 
 def _simulations(seed: int, runs: int, directory: Path) -> bool:
-    if not runs:
-        return True
     clock = SystemClock()
     began = clock.monotonic()
     results, asked = run_simulations(seed, runs, observe=lambda done: _tell(done, runs))
     seconds = clock.monotonic() - began
     summaries = summarize(results)
-    differences = [answer.difference for answer in asked if answer.difference]
     answers = sum(answer.answers for answer in asked)
+    differences = [answer.difference for answer in asked if answer.difference]
     report.show(f"{runs} simulated runs, seeds from {seed}, {seconds:.0f} s", summaries, _OUT)
     _OUT.print(
         f"hybrid answers: {len(asked)} runs, {answers:,} answers compared, {len(differences)} differ from the log"
     )
-    for difference in differences:
-        _OUT.print(f"FAILED hybrid answers, {difference}", markup=False)
-    path = report.write(
-        directory,
-        "faults-simulated",
-        clock,
-        {
-            "seed": seed,
-            "runs": runs,
-            "seconds": seconds,
-            "kinds": report.as_json(summaries),
-            "hybrid": {"runs": len(asked), "answers": answers, "differences": differences},
-        },
-    )
-    _OUT.print(f"written: {path}")
+    _failed("hybrid answers", differences)
+    hybrid = {"runs": len(asked), "answers": answers, "differences": differences}
+    body = {"seed": seed, "runs": runs, "seconds": seconds, "kinds": report.as_json(summaries), "hybrid": hybrid}
+    _OUT.print(f"written: {report.write(directory, 'faults-simulated', clock, body)}")
     return all(summary.holds for summary in summaries) and not differences
+
+
+def _fuzz(seed: int, inputs: int, directory: Path) -> bool:
+    clock = SystemClock()
+    began = clock.monotonic()
+    results = run_fuzz(seed, inputs)
+    seconds = clock.monotonic() - began
+    given, rows = sum(result.inputs for result in results), sum(result.rows for result in results)
+    bad: Counter[str] = Counter()
+    for result in results:
+        bad.update(result.bad)
+    wrong = [text for result in results for text in result.wrong]
+    slowest = max(result.slowest_seconds for result in results)
+    _OUT.print(
+        f"decoder: {given:,} hostile messages, seeds from {seed}, {seconds:.0f} s, slowest block {slowest:.2f} s"
+    )
+    _OUT.print(f"decoder: {rows:,} rows, {bad.total():,} bad records, {len(wrong)} wrong")
+    _failed("decoder", wrong)
+    body = {
+        "seed": seed,
+        "seconds": seconds,
+        "inputs": given,
+        "rows": rows,
+        "bad": dict(bad),
+        "stricter_than_fastavro": sum(result.stricter for result in results),
+        "odd_branches_read": sum(result.odd_branches for result in results),
+        "slowest_block_seconds": slowest,
+        "wrong": wrong,
+    }
+    _OUT.print(f"written: {report.write(directory, 'faults-fuzz', clock, body)}")
+    return not wrong
+
+
+def _failed(what: str, texts: list[str]) -> None:
+    for text in texts:
+        _OUT.print(f"FAILED {what}, {text}", markup=False)
 
 
 def _tell(done: int, runs: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import tempfile
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from k2.common import logging
+from k2.common.clock import SystemClock
+from k2.testing.faults.fuzzing import FuzzResult, fuzz
 from k2.testing.faults.plans import PLANS, plan_named
 from k2.testing.faults.simulation import RunResult, simulate
 from k2.testing.simulated_questions import STEPS, SimulatedQuestions
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 _CHUNK: Final = 4
+FUZZ_JOB_INPUTS: Final = 20_000
+FUZZ_JOB_SECONDS_MAX: Final = 300
 HYBRID_SHARE: Final = 10
 """One run in so many asks the hybrid engine instead."""
 
@@ -92,6 +97,15 @@ def ask_questions(seed: int) -> QuestionsResult:
     return QuestionsResult(seed, run.asked, "")
 
 
+def run_fuzz(seed: int, inputs: int, *, processes: int | None = None) -> list[FuzzResult]:
+    """Give the decoder `inputs` hostile messages, in seeded jobs; what the libraries print of them is thrown away."""
+    jobs = max(1, -(-inputs // FUZZ_JOB_INPUTS))
+    with ProcessPoolExecutor(
+        processes or os.cpu_count(), mp_context=multiprocessing.get_context("spawn"), initializer=_be_mute
+    ) as pool:
+        return list(pool.map(_fuzz, range(seed, seed + jobs)))
+
+
 def summarize(results: Iterable[RunResult]) -> list[KindSummary]:
     """Add the runs up by kind, in the order of the plans."""
     by_kind: dict[str, list[RunResult]] = {plan.name: [] for plan in PLANS}
@@ -122,6 +136,19 @@ def _summary(kind: str, runs: Sequence[RunResult]) -> KindSummary:
 
 def _simulate(job: tuple[str, int]) -> RunResult:
     return simulate(plan_named(job[0]), job[1])
+
+
+def _fuzz(seed: int) -> FuzzResult:
+    faulthandler.dump_traceback_later(FUZZ_JOB_SECONDS_MAX, exit=True)  # a hang ends the job, and with it the campaign
+    try:
+        return fuzz(seed, FUZZ_JOB_INPUTS, SystemClock())
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _be_mute() -> None:
+    _be_quiet()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # Rust prints each panic that the decoder catches
 
 
 def _be_quiet() -> None:
