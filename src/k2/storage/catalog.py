@@ -9,12 +9,15 @@ from pyiceberg.catalog.sql import SqlCatalog
 from sqlalchemy import column, event, select
 from sqlalchemy import table as sql_table
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from k2.storage.failures import translated
 
 if TYPE_CHECKING:
     from k2.storage.settings import CatalogSettings
 
+_OWN_TABLES: Final = 2
+"""Tables that an SQL catalog creates for itself, one after the other."""
 _TABLES: Final = sql_table(
     "iceberg_tables",
     column("catalog_name"),
@@ -35,7 +38,7 @@ def open_catalog(settings: CatalogSettings) -> Catalog:
             "warehouse": settings.warehouse,
             "py-io-impl": settings.properties.get("py-io-impl", "k2.storage.file_io.SyncedFileIO"),
         }
-        catalog = load_catalog(settings.name, **properties)
+        catalog = _load(settings.name, properties)
         if isinstance(catalog, SqlCatalog) and catalog.engine.dialect.name == "sqlite":
             _use_write_ahead_log(catalog)
         return catalog
@@ -56,11 +59,31 @@ def metadata_location(catalog: Catalog, namespace: str, table_name: str) -> str 
     return location
 
 
+def create_namespace(catalog: Catalog, namespace: str) -> None:
+    """Create the namespace; that another process was faster is no error, in whatever words a catalog says it."""
+    try:
+        catalog.create_namespace(namespace)
+    except Exception:  # SQL catalogs report the violated key of their database, of which each has its own error
+        if not catalog.namespace_exists(namespace):
+            raise
+
+
 def close_catalog(catalog: Catalog) -> None:
     """Close the connections of the catalog."""
     if isinstance(catalog, SqlCatalog):
         catalog.engine.dispose()
     catalog.close()
+
+
+def _load(name: str, properties: dict[str, str]) -> Catalog:
+    """Load the catalog; where two processes create its own tables at once, the slower one finds them made."""
+    for _ in range(_OWN_TABLES):
+        try:
+            return load_catalog(name, **properties)
+        except (IntegrityError, OperationalError, ProgrammingError) as error:
+            if "already exists" not in str(error):
+                raise
+    return load_catalog(name, **properties)
 
 
 def _with_timeout(settings: CatalogSettings) -> str:

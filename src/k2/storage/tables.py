@@ -8,11 +8,11 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from pyiceberg.exceptions import CommitFailedException, NamespaceAlreadyExistsError, NoSuchTableError
+from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
 
 from k2.common.errors import CorruptionError, LogIdentityError, UnavailableError
 from k2.schemas.records import DEAD_LETTERS, QUOTES, TRADES, RecordType
-from k2.storage.catalog import close_catalog, metadata_location, open_catalog
+from k2.storage.catalog import close_catalog, create_namespace, metadata_location, open_catalog
 from k2.storage.failures import as_k2_error, translated
 from k2.storage.retries import attempts
 from k2.storage.seam import SUMMARY_KEY, Seam
@@ -104,8 +104,7 @@ class MarketTables:
         created = []
         with translated(f"creating the namespace {NAMESPACE}"):
             if not self.catalog.namespace_exists(NAMESPACE):
-                with contextlib.suppress(NamespaceAlreadyExistsError):  # another process was faster
-                    self.catalog.create_namespace(NAMESPACE)
+                create_namespace(self.catalog, NAMESPACE)
         for name, record_type in {**MAIN_TABLES, **SIDE_TABLES}.items():
             with translated(f"creating or checking the table {NAMESPACE}.{name}"):
                 if self._ensure_table(name, record_type):

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
+from k2.common.clock import SystemClock
 from k2.common.errors import ConfigurationError, LogIdentityError, UnavailableError
 from k2.schemas.records import DEAD_LETTERS, QUOTES, TRADES, Field, FieldType, RecordType
 from k2.storage.iceberg_schema import iceberg_schema
 from k2.storage.seam import LogPartition, SeamError
+from k2.storage.settings import CatalogSettings
 from k2.storage.table_creation import evolve_table
+from k2.storage.tables import MAIN_TABLES, SIDE_TABLES, MarketTables
 from k2.testing.faulty_catalog import Fault
 from k2.testing.local_lake import TOPIC, LocalLake
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+RACERS = 4
 
 
 def grown(record_type: RecordType, *, nullable: bool) -> RecordType:
@@ -176,3 +182,22 @@ def test_a_catalog_that_is_down_is_unavailable(lake: LocalLake) -> None:
 
     with pytest.raises(UnavailableError, match=r"market.trades"):
         lake.tables.load("trades")
+
+
+@pytest.mark.parametrize("run", range(5))
+def test_processes_that_create_the_same_tables_at_once_agree(tmp_path: Path, run: int) -> None:
+    settings = CatalogSettings(uri=f"sqlite:///{tmp_path}/catalog.db", warehouse=(tmp_path / f"lake{run}").as_uri())
+    together = threading.Barrier(RACERS)
+
+    def create() -> list[str]:
+        tables = MarketTables(settings, SystemClock())
+        together.wait()
+        try:
+            return tables.ensure()
+        finally:
+            tables.close()
+
+    with ThreadPoolExecutor(RACERS) as pool:
+        created = [name for racer in [pool.submit(create) for _ in range(RACERS)] for name in racer.result()]
+
+    assert sorted(created) == sorted({**MAIN_TABLES, **SIDE_TABLES})
