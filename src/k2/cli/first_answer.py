@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from k2.cli.console import program
 from k2.cli.platform_view import data_dir_option
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ def show_first_answer(
         typer.echo("No trade has come in yet; ask with `k2 symbols` which symbols there are.")
         return
     exchange, symbol = found
-    words = ["trades", symbol, "--exchange", exchange, "--window", "15m", "--limit", "3"]
-    typer.echo(f"$ k2 {' '.join(words)}{data_dir_option(directory)}")
+    words = ["trades", symbol, "--exchange", exchange, "--window", "10s", "--limit", "3"]
+    typer.echo(f"$ {program()} {' '.join(words)}{data_dir_option(directory)}")
     # In a process of its own, since answering loads Arrow, and this process stays.
     command = [sys.executable, "-m", "k2.cli.main", *words, "--data-dir", str(directory.root)]
     sys.stdout.flush()

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from k2.cli.console import program, wide_console
 from k2.local.component import ComponentStatus, State
 from k2.settings import DEFAULT_DATA_DIR
 
@@ -85,16 +86,17 @@ def print_ready(
     addresses = {component.name: component.address for component in components}
     if "api" in addresses:
         _print_first_questions(console, directory, addresses["api"], option)
-    end = f"k2 down{option}" if pid else f"Ctrl-C, or k2 down{option} elsewhere"
-    console.print(f"\nState: k2 status{option}    Logs: k2 logs{option}    End: {end}\n")
+    k2 = program()
+    end = f"{k2} down{option}" if pid else f"Ctrl-C, or {k2} down{option} elsewhere"
+    console.print(f"\nState: {k2} status{option}    Logs: {k2} logs{option}    End: {end}\n")
 
 
 def _print_first_questions(console: Console, directory: DataDirectory, api: str, option: str) -> None:
     key = directory.key_file.read_text(encoding="utf-8").strip()
     console.print(f"  {'API key':<10}{key}   (in {directory.key_file})", markup=False)
     console.print("\nAsk it:")
-    console.print(f"  k2 symbols{option}")
-    console.print(f"  k2 trades SYMBOL --window 15m{option}")
+    console.print(f"  {program()} symbols{option}")
+    console.print(f"  {program()} trades SYMBOL --window 15m{option}")
     console.print(f'  curl -H "X-API-Key: $(cat {directory.key_file})" "{api}/v1/symbols"', markup=False)
     console.print(f"  {api}/docs")
 
@@ -107,7 +109,7 @@ def print_report(report: PlatformReport, directory: DataDirectory) -> None:
         table.add_column(title, justify=justify)  # type: ignore[arg-type]  # rich names its literals
     for process in _processes(report):
         table.add_row(*_cells(process))
-    console = Console(highlight=False, soft_wrap=True)
+    console = wide_console()
     console.print(table)
     total = sum(process.memory_bytes or 0 for process in _processes(report))
     console.print(f"{report.stage}; memory of everything {total / _MEBIBYTE:.0f} MiB; data: {directory.root}")

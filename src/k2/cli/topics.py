@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from k2.cli.console import wide_console
 from k2.cli.options import DataDirOption
 
 
@@ -21,7 +22,6 @@ def topics(
     """Create the topics of topics.yaml that are missing, and show all with what each partition holds."""
     import json
 
-    from rich.console import Console
     from rich.table import Table
 
     from k2 import bootstrap
@@ -57,4 +57,4 @@ def topics(
     for entry in entries:
         held = sum(end - start for start, end in entry["offsets"].values())
         table.add_row(entry["name"], str(entry["partitions"]), f"{held:,}", "created" if entry["created"] else "")
-    Console().print(table)
+    wide_console().print(table)

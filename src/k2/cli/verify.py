@@ -45,10 +45,11 @@ def verify(
 
 
 def _print(report: AuditReport) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    from k2.cli.console import wide_console
+
+    console = wide_console()
     table = Table(box=None, pad_edge=False)
     table.add_column("topic")
     for name in ("partition", *_SHOWN, *_POSITIONS):
