@@ -1,0 +1,231 @@
+"""Whole batches of one partition against the rules of sequences: runs of consecutive numbers in one step each."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from k2.ingestion.sequence_rules import (
+    NO_DAY,
+    NO_SUB_INDEX,
+    Decision,
+    GapChange,
+    Message,
+    SequenceKind,
+    SequenceRules,
+    StreamState,
+    decide,
+    settle,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    Ints = NDArray[np.int64]
+
+COLUMNS: Final = (
+    "symbol", "channel", "sequence", "sub_index", "trading_date", "ts_event_ns", "ts_log", "log_offset",
+)  # fmt: skip
+"""What is read of a table's rows; with the partition they are of, all that a decision depends on."""
+_AT_FRONT: Final = (SequenceKind.NORMAL, SequenceKind.GAP, SequenceKind.RESET)
+
+
+class StreamEvent(NamedTuple):
+    """What a message was that was not NORMAL."""
+
+    stream: str
+    offset: int
+    found: int
+    decision: Decision
+
+
+class StreamChange(NamedTuple):
+    """What happened to a gap of a stream."""
+
+    stream: str
+    change: GapChange
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What is remembered of one partition's streams; nothing in it changes, a batch leads to the next one."""
+
+    streams: Mapping[str, StreamState] = field(default_factory=dict)
+    holed: frozenset[str] = frozenset()
+    """The streams that miss something."""
+    clock_us: int = 0
+    """The highest log time so far."""
+
+
+@dataclass(slots=True)
+class Observation:
+    """What a batch did: the states that it moved, and what happened."""
+
+    states: dict[str, StreamState] = field(default_factory=dict)
+    events: list[StreamEvent] = field(default_factory=list)
+    changes: list[StreamChange] = field(default_factory=list)
+    messages: int = 0
+    clock_us: int = 0
+
+
+class _Columns(NamedTuple):
+    """The numbered rows of a batch, by stream and then offset."""
+
+    names: list[str]
+    starts: Ints
+    """Where each stream's rows begin, and the end."""
+    sequence: Ints
+    sub_index: Ints
+    day: Ints
+    event_ns: Ints
+    time_us: Ints
+    offset: Ints
+
+
+def observe(
+    memory: Memory, rows: pl.DataFrame, rules: SequenceRules, *, scope: str, partition: int, end_offset: int
+) -> Observation:
+    """Check the rows of one partition, in the order of their offsets, up to `end_offset`; `memory` stays as it is.
+
+    `scope` names the column that tells streams apart: symbol or channel.
+    """
+    seen = Observation(clock_us=memory.clock_us)
+    if rows.height:
+        ordered = rows if rows["log_offset"].is_sorted() else rows.sort("log_offset")
+        columns, seen.clock_us = _columns(ordered, scope, memory.clock_us)
+        seen.messages = len(columns.sequence)
+        breaks = _breaks(columns, rules)
+        for place, name in enumerate(columns.names):
+            first, last = int(columns.starts[place]), int(columns.starts[place + 1])
+            known = memory.streams.get(name)
+            walk = _Walk(name, known.copy() if known else None, columns, partition, rules, seen)
+            inside = breaks[np.searchsorted(breaks, first, "right") : np.searchsorted(breaks, last, "left")]
+            edges = [first, *inside.tolist(), last]
+            for start, end in itertools.pairwise(edges):
+                walk.run(start, end)
+            if walk.state is not None:
+                seen.states[name] = walk.state
+    _settle_all(memory, seen, rules, end_offset - 1)
+    return seen
+
+
+def remembered(memory: Memory, seen: Observation) -> Memory:
+    """Return the memory once the batch is in the table. The mapping is shared and moved: the old memory is void."""
+    streams = memory.streams if isinstance(memory.streams, dict) else dict(memory.streams)
+    streams.update(seen.states)
+    moved = frozenset(name for name, state in seen.states.items() if state.holes)
+    return Memory(streams, (memory.holed - seen.states.keys()) | moved, seen.clock_us)
+
+
+class _Walk:
+    """One stream's way through a batch."""
+
+    def __init__(
+        self,
+        name: str,
+        state: StreamState | None,
+        columns: _Columns,
+        partition: int,
+        rules: SequenceRules,
+        seen: Observation,
+    ) -> None:
+        self.state = state
+        self._name = name
+        self._columns = columns
+        self._partition = partition
+        self._rules = rules
+        self._seen = seen
+
+    def run(self, start: int, end: int) -> None:
+        """Check a run of consecutive numbers: once one is the newest of its stream, so are those that follow."""
+        for row in range(start, end):
+            decision = self._decide(row)
+            at_front = decision.kind in _AT_FRONT and not decision.replayed
+            if at_front and self.state is not None and self.state.last == self._columns.sequence[row]:
+                self._skip(row, end - 1)
+                return
+
+    def _decide(self, row: int) -> Decision:
+        columns = self._columns
+        message = Message(
+            int(columns.sequence[row]),
+            int(columns.time_us[row]),
+            int(columns.day[row]),
+            int(columns.sub_index[row]),
+            self._partition,
+            int(columns.offset[row]),
+            int(columns.event_ns[row]),
+        )
+        changes: list[GapChange] = []
+        self.state, decision = decide(self.state, message, self._rules, changes)
+        if changes:
+            self._seen.changes.extend(StreamChange(self._name, change) for change in changes)
+        if decision.kind is not SequenceKind.NORMAL:
+            self._seen.events.append(StreamEvent(self._name, message.offset, message.sequence, decision))
+        return decision
+
+    def _skip(self, row: int, last: int) -> None:
+        """Take the rows after `row` up to `last`, which continue it one by one."""
+        if last == row or self.state is None:
+            return
+        columns, state = self._columns, self.state
+        state.last, state.sub_index = int(columns.sequence[last]), int(columns.sub_index[last])
+        state.event_ns, state.offset = int(columns.event_ns[last]), int(columns.offset[last])
+        state.time_us = max(state.time_us, int(columns.time_us[last]))
+        state.messages += last - row
+
+
+def _columns(rows: pl.DataFrame, scope: str, clock_us: int) -> tuple[_Columns, int]:
+    clock = pl.col("ts_log").dt.epoch("us").cum_max().clip(lower_bound=clock_us)
+    prepared = rows.lazy().select(
+        stream=pl.col(scope),
+        sequence=pl.col("sequence"),
+        sub_index=pl.col("sub_index").fill_null(NO_SUB_INDEX).cast(pl.Int64),
+        day=pl.col("trading_date").to_physical().cast(pl.Int64).fill_null(NO_DAY),
+        event_ns=pl.col("ts_event_ns"),
+        time_us=clock,
+        offset=pl.col("log_offset"),
+    )
+    frame = prepared.collect()
+    newest = frame["time_us"][-1]
+    frame = frame.filter(pl.col("sequence").is_not_null() & pl.col("stream").is_not_null())
+    frame = frame.with_columns(code=pl.col("stream").rank("dense")).sort("code", maintain_order=True)
+    code = frame["code"].to_numpy()
+    starts = np.flatnonzero(np.concatenate(([True], code[1:] != code[:-1]))) if len(code) else np.zeros(0, np.int64)
+    columns = _Columns(
+        names=frame["stream"].gather(starts).to_list(),
+        starts=np.append(starts, len(code)).astype(np.int64),
+        **{name: frame[name].to_numpy() for name in ("sequence", "sub_index", "day", "event_ns", "time_us", "offset")},
+    )
+    return columns, clock_us if newest is None else int(newest)
+
+
+def _breaks(columns: _Columns, rules: SequenceRules) -> Ints:
+    """Return the rows that do not simply continue the row before them."""
+    if len(columns.sequence) < 2:  # noqa: PLR2004 - a pair
+        return np.zeros(0, np.int64)
+    step, days = np.diff(columns.sequence), np.diff(columns.day)
+    sub_steps = np.diff(columns.sub_index)
+    continues = (step == 1) | ((step == 0) & (sub_steps > 0))
+    continues &= days == 0
+    continues &= np.diff(columns.time_us) <= rules.memory_us
+    continues &= np.diff(columns.offset) <= rules.memory_offsets
+    return np.flatnonzero(~continues) + 1
+
+
+def _settle_all(memory: Memory, seen: Observation, rules: SequenceRules, offset: int) -> None:
+    """Look at every stream that misses something with the time and place that the batch has reached."""
+    holed = memory.holed.union(name for name, state in seen.states.items() if state.holes)
+    for name in sorted(holed):
+        state = seen.states.get(name)
+        if state is None:
+            state = seen.states[name] = memory.streams[name].copy()
+        changes: list[GapChange] = []
+        settle(state, time_us=seen.clock_us, offset=offset, rules=rules, changes=changes)
+        seen.changes.extend(StreamChange(name, change) for change in changes)
