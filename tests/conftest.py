@@ -18,3 +18,9 @@ hypothesis.settings.load_profile("k2")
 def kafka_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSettings]:
     with LocalPlatform(tmp_path_factory.mktemp("log") / "data", components=("kafka", "registry")) as platform:
         yield platform.settings().kafka
+
+
+@pytest.fixture(scope="session")
+def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with LocalPlatform(tmp_path_factory.mktemp("cache") / "data", components=("valkey",)) as platform:
+        yield platform.settings().valkey.url.get_secret_value()
