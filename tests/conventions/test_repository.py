@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+import sysconfig
+import venv
 import zipfile
 from pathlib import Path
 
@@ -20,7 +23,12 @@ def tracked_files() -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+def wheel(wheel_file: Path) -> zipfile.ZipFile:
+    return zipfile.ZipFile(wheel_file)
+
+
+@pytest.fixture(scope="module")
+def wheel_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("wheel")
     build = [
         sys.executable,
@@ -35,7 +43,30 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
         ".",
     ]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    return zipfile.ZipFile(next(target.glob("*.whl")))
+    return next(target.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def elsewhere(wheel_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with the wheel in it; what K2 depends on comes from the environment of the tests."""
+    home = tmp_path_factory.mktemp("elsewhere")
+    venv.create(home / "env", symlinks=True)
+    pip = [sys.executable, "-m", "pip", "--python", str(home / "env/bin/python")]
+    subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", str(wheel_file)], check=True)
+    for path in site_of(Path(sys.prefix)).glob("*"):
+        if not path.name.startswith(("k2", "_editable_impl_k2")) and path.suffix != ".pth":
+            (site_of(home / "env") / path.name).symlink_to(path)
+    return home
+
+
+def site_of(environment: Path) -> Path:
+    return Path(sysconfig.get_path("purelib", vars={"base": str(environment), "platbase": str(environment)}))
+
+
+def run_elsewhere(home: Path, *words: str) -> str:
+    environment = {"PATH": os.defpath, "HOME": str(home), "K2_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1"}
+    command = [str(home / "env/bin" / words[0]), *words[1:]]
+    return subprocess.run(command, cwd=home, env=environment, check=True, capture_output=True, text=True).stdout
 
 
 def test_the_wheel_carries_all_that_k2_needs(wheel: zipfile.ZipFile) -> None:
@@ -45,6 +76,29 @@ def test_the_wheel_carries_all_that_k2_needs(wheel: zipfile.ZipFile) -> None:
     assert expected <= names
     assert {"k2/config/topics.yaml", "k2/py.typed"} <= names
     assert any(name.startswith("k2/local/") and name.endswith((".toml", ".json")) for name in names)
+
+
+def test_the_wheel_runs_without_a_clone(elsewhere: Path) -> None:
+    version = run_elsewhere(elsewhere, "k2", "--version")
+    usage = run_elsewhere(elsewhere, "k2", "topics", "--help")
+
+    assert version.startswith("k2 ")
+    assert "topics.yaml" in usage
+
+
+def test_the_wheel_finds_its_topics_and_the_components_lock(elsewhere: Path) -> None:
+    program = """
+import k2
+from k2.kafka.topics import TopicCatalog
+from k2.local.artifacts import locked_components
+print(k2.__file__, len(TopicCatalog.load().market_topics), *sorted(locked_components()))
+"""
+
+    place, topics, *components = run_elsewhere(elsewhere, "python", "-c", program).split()
+
+    assert Path(place).is_relative_to(elsewhere)
+    assert int(topics) >= 10
+    assert components == ["kafka", "registry"]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
