@@ -10,7 +10,14 @@ import httpx2
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from k2.common.errors import ConfigurationError, K2Error, LogIdentityError, RecordError, UnavailableError
+from k2.common.errors import (
+    ConfigurationError,
+    K2Error,
+    LogIdentityError,
+    MemberFencedError,
+    RecordError,
+    UnavailableError,
+)
 from k2.kafka.errors import translate
 
 CODES = {
@@ -24,6 +31,27 @@ KNOWN_EXCEPTIONS = {
     "ConsumeError", "SerializationError", "ProduceError", "KeyDeserializationError", "ValueDeserializationError",
     "KeySerializationError", "ValueSerializationError",
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        KafkaError(KafkaError.FENCED_INSTANCE_ID),
+        KafkaError(KafkaError._FATAL, f"Fatal error: {KafkaError(KafkaError.FENCED_INSTANCE_ID).str()}"),
+    ],
+)
+def test_a_member_whose_place_was_taken_is_told_what_to_do(error) -> None:
+    translated = translate(error, "reading")
+
+    assert isinstance(translated, MemberFencedError)
+    assert "--member-id" in str(translated)
+
+
+def test_another_fatal_error_asks_for_a_new_client() -> None:
+    translated = translate(KafkaError(KafkaError._FATAL, "out of luck"), "reading")
+
+    assert isinstance(translated, UnavailableError)
+    assert "make a new one" in str(translated)
 
 
 @pytest.mark.parametrize("code", CODES.values(), ids=CODES)
