@@ -8,7 +8,7 @@ import sys
 
 from benchmarks.report import Figure, show, write
 
-NAMES = ("ingest", "visibility", "hybrid", "planning", "recovery", "sequences", "startup", "storage")
+NAMES = ("dedup", "ingest", "visibility", "hybrid", "planning", "recovery", "sequences", "startup", "storage")
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""What tests of several folders share: one real broker and registry, started when the first test asks for them."""
+"""What tests of several folders share: a real broker and registry, a real Valkey, each started when a test asks."""
 
 from __future__ import annotations
 
