@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
+from typing import TYPE_CHECKING, Annotated, Final
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -25,27 +25,11 @@ if TYPE_CHECKING:
     from starlette.responses import JSONResponse
 
     from k2.api.keys import ApiKey
+    from k2.api.ports import Engine
     from k2.api.settings import ApiSettings
     from k2.common.clock import Clock
-    from k2.query.request import Answer, QueryRequest, SymbolSummary
 
 _key_header: Final = APIKeyHeader(name="X-API-Key", auto_error=False, description="The key that `k2 up` prints")
-
-
-class Engine(Protocol):
-    """What answers questions; several threads use it at once."""
-
-    def query(self, request: QueryRequest) -> Answer:
-        """Answer a question."""
-        ...
-
-    def symbols(self, exchange: str | None = None, data_type: str | None = None) -> list[SymbolSummary]:
-        """Return the symbols that there are."""
-        ...
-
-    def get_stats(self) -> dict[str, Any]:
-        """Return what the engine has done and holds."""
-        ...
 
 
 def create_app(

@@ -14,8 +14,8 @@ from k2.common.metrics import CONTENT_TYPE
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from k2.api.app import Engine
     from k2.api.measures import Measures
+    from k2.api.ports import Engine
     from k2.api.turns import Turns
 
 _POLICY: Final = "default-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; frame-ancestors 'none'"

@@ -16,7 +16,7 @@ from k2.common.errors import QueryError
 from k2.query.request import QueryRequest
 
 if TYPE_CHECKING:
-    from k2.api.app import Engine
+    from k2.api.ports import Engine
     from k2.api.settings import ApiSettings
     from k2.api.turns import Turns
     from k2.query.certificate import Certificate

@@ -76,7 +76,8 @@ def test_the_same_run_played_again_adds_nothing(tmp_path: Path, ingested: bool) 
     assert outlet.left_out == again.total == first.total
 
 
-def test_an_interrupted_run_is_completed_byte_for_byte(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ingested", [False, True], ids=["still in the log", "in the table"])
+def test_an_interrupted_run_is_completed_byte_for_byte(tmp_path: Path, ingested: bool) -> None:
     world, whole = FeedWorld(tmp_path, "sim"), FeedWorld(tmp_path, "sim")
     run_of(world.channel)
     run_of(whole.channel)
@@ -84,6 +85,8 @@ def test_an_interrupted_run_is_completed_byte_for_byte(tmp_path: Path) -> None:
         topic = world.channel.topic(name).name
         for number, entries in enumerate(world.log.topics[topic].partitions):
             world.log.truncate(topic, number, len(entries) * number // 4)
+        if ingested:
+            world.ingest(name)
     world.log.truncate(STATUS, 0, 0)
 
     run_of(outlet_of(world))

@@ -1,0 +1,24 @@
+"""What the API asks of a query engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from k2.query.request import Answer, QueryRequest, SymbolSummary
+
+
+class Engine(Protocol):
+    """What answers questions; several threads use it at once."""
+
+    def query(self, request: QueryRequest) -> Answer:
+        """Answer a question."""
+        ...
+
+    def symbols(self, exchange: str | None = None, data_type: str | None = None) -> list[SymbolSummary]:
+        """Return the symbols that there are."""
+        ...
+
+    def get_stats(self) -> dict[str, Any]:
+        """Return what the engine has done and holds."""
+        ...
