@@ -71,9 +71,9 @@ class Fetch(Protocol):
         ...
 
 
-def locked_components() -> dict[str, LockedComponent]:
-    """Return what the packaged lock file names, by component."""
-    values = json.loads((resources.files("k2.local") / LOCK_FILE).read_text(encoding="utf-8"))
+def locked_components(package: str = "k2.local", lock_file: str = LOCK_FILE) -> dict[str, LockedComponent]:
+    """Return what a packaged lock file names, by component."""
+    values = json.loads((resources.files(package) / lock_file).read_text(encoding="utf-8"))
     return {
         name: LockedComponent(
             name,

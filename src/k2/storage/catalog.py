@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.catalog.sql import SqlCatalog
-from sqlalchemy import column, event, select
+from sqlalchemy import column, select
 from sqlalchemy import table as sql_table
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from k2.storage.failures import translated
+from k2.storage.limited_catalogs import LimitedRestCatalog, LimitedSqlCatalog
 
 if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
+
     from k2.storage.settings import CatalogSettings
 
-_OWN_TABLES: Final = 2
-"""Tables that an SQL catalog creates for itself, one after the other."""
+_POSTGRESQL: Final = "postgresql+pg8000"
 _TABLES: Final = sql_table(
     "iceberg_tables",
     column("catalog_name"),
@@ -31,17 +30,28 @@ _TABLES: Final = sql_table(
 def open_catalog(settings: CatalogSettings) -> Catalog:
     """Open the catalog; UnavailableError if it does not answer, ConfigurationError if it refuses."""
     with translated(f"opening the {settings.type} catalog {settings.name!r} (K2_CATALOG__URI)"):
-        properties = {
-            **settings.properties,
-            "type": settings.type,
-            "uri": _with_timeout(settings),
-            "warehouse": settings.warehouse,
-            "py-io-impl": settings.properties.get("py-io-impl", "k2.storage.file_io.SyncedFileIO"),
-        }
-        catalog = _load(settings.name, properties)
-        if isinstance(catalog, SqlCatalog) and catalog.engine.dialect.name == "sqlite":
-            _use_write_ahead_log(catalog)
-        return catalog
+        properties = {**store_properties(settings), "type": settings.type, "uri": _with_driver(settings.uri)}
+        if settings.type == "rest":
+            return LimitedRestCatalog(settings, properties)
+        return LimitedSqlCatalog(settings, properties)
+
+
+def store_properties(settings: CatalogSettings) -> dict[str, str]:
+    """Return what PyIceberg needs to reach the warehouse and to prove who it is; what is unset is left out."""
+    known = {
+        "warehouse": settings.warehouse,
+        "py-io-impl": "k2.storage.file_io.SyncedFileIO",
+        "token": settings.token.get_secret_value(),
+        "credential": settings.credential.get_secret_value(),
+        "s3.endpoint": settings.s3_endpoint,
+        "s3.region": settings.s3_region,
+        "s3.access-key-id": settings.s3_access_key_id,
+        "s3.secret-access-key": settings.s3_secret_access_key.get_secret_value(),
+        "s3.session-token": settings.s3_session_token.get_secret_value(),
+        "s3.connect-timeout": str(settings.connect_timeout_seconds),
+        "s3.request-timeout": str(settings.request_timeout_seconds),
+    }
+    return {name: value for name, value in known.items() if value} | settings.properties
 
 
 def metadata_location(catalog: Catalog, namespace: str, table_name: str) -> str | None:
@@ -59,15 +69,6 @@ def metadata_location(catalog: Catalog, namespace: str, table_name: str) -> str 
     return location
 
 
-def create_namespace(catalog: Catalog, namespace: str) -> None:
-    """Create the namespace; that another process was faster is no error, in whatever words a catalog says it."""
-    try:
-        catalog.create_namespace(namespace)
-    except Exception:  # SQL catalogs report the violated key of their database, of which each has its own error
-        if not catalog.namespace_exists(namespace):
-            raise
-
-
 def close_catalog(catalog: Catalog) -> None:
     """Close the connections of the catalog."""
     if isinstance(catalog, SqlCatalog):
@@ -75,34 +76,7 @@ def close_catalog(catalog: Catalog) -> None:
     catalog.close()
 
 
-def _load(name: str, properties: dict[str, str]) -> Catalog:
-    """Load the catalog; where two processes create its own tables at once, the slower one finds them made."""
-    for _ in range(_OWN_TABLES):
-        try:
-            return load_catalog(name, **properties)
-        except (IntegrityError, OperationalError, ProgrammingError) as error:
-            if "already exists" not in str(error):
-                raise
-    return load_catalog(name, **properties)
-
-
-def _with_timeout(settings: CatalogSettings) -> str:
-    if not settings.uri.startswith("sqlite"):
-        return settings.uri
-    url = make_url(settings.uri)
-    if "timeout" not in url.query:
-        url = url.update_query_dict({"timeout": str(settings.busy_timeout_seconds)})
-    return url.render_as_string(hide_password=False)
-
-
-def _use_write_ahead_log(catalog: SqlCatalog) -> None:
-    """Let readers go on while a commit swaps the pointer; every commit is synced to disk."""
-
-    def set_pragmas(connection: Any, _record: object) -> None:  # Any: the DB-API has no type for connections
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=FULL")
-        cursor.close()
-
-    event.listen(catalog.engine, "connect", set_pragmas)
-    catalog.engine.dispose()
+def _with_driver(uri: str) -> str:
+    """Name K2's driver where a PostgreSQL URI names none; SQLAlchemy's own choice is one that K2 does not bring."""
+    scheme, separator, rest = uri.partition("://")
+    return f"{_POSTGRESQL}{separator}{rest}" if scheme in {"postgresql", "postgres"} else uri

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 
 class CatalogSettings(BaseModel):
@@ -20,9 +20,29 @@ class CatalogSettings(BaseModel):
         repr=False,
         description="URI of the catalog; may hold a password",
     )
-    warehouse: str = Field(default="file://.k2/warehouse", min_length=1, description="Where tables keep their files")
+    warehouse: str = Field(
+        default="file://.k2/warehouse",
+        min_length=1,
+        description="Where tables keep their files: file:///directory or s3://bucket/prefix; with a REST catalog, the "
+        "name that it knows its warehouse by",
+    )
+    credential: SecretStr = Field(default=SecretStr(""), description="client_id:client_secret for a REST catalog")
+    token: SecretStr = Field(default=SecretStr(""), description="Bearer token for a REST catalog")
+    s3_endpoint: str = Field(
+        default="", pattern="^(https?://.+)?$", description="URL of an S3 store; that of AWS if unset"
+    )
+    s3_region: str = Field(default="us-east-1", min_length=1, description="Region of the bucket")
+    s3_access_key_id: str = Field(default="", description="Access key of the S3 store")
+    s3_secret_access_key: SecretStr = Field(default=SecretStr(""), description="Secret of the access key")
+    s3_session_token: SecretStr = Field(default=SecretStr(""), description="Session token of a temporary access key")
     properties: dict[str, str] = Field(
-        default_factory=dict, repr=False, description="More properties for PyIceberg (s3.endpoint, credential, ...)"
+        default_factory=dict, repr=False, description="More properties for PyIceberg, as a JSON object"
+    )
+    connect_timeout_seconds: float = Field(
+        default=5.0, gt=0, description="Longest wait for a connection to a REST catalog or S3 store"
+    )
+    request_timeout_seconds: float = Field(
+        default=20.0, gt=0, description="Longest silence of PostgreSQL, a REST catalog or an S3 store"
     )
     busy_timeout_seconds: float = Field(default=10.0, gt=0, description="Longest wait for a locked SQLite catalog")
     commit_attempts_max: int = Field(default=10, ge=1, description="Most attempts at one commit, conflicts included")

@@ -1,4 +1,4 @@
-"""Real tables in a directory, with short ways to say what a storage test arranges and looks at."""
+"""Real tables, with short ways to say what a storage test arranges and looks at."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ PARTITIONS: Final = 2
 
 
 class LocalLake:
-    """Tables in a SQLite catalog and local files under `directory`; several may share one directory."""
+    """Tables in a SQLite catalog and local files under `directory`; several may share one directory.
+
+    Settings that name another catalog or warehouse lead there instead.
+    """
 
     def __init__(
         self,
@@ -35,9 +38,8 @@ class LocalLake:
         before_commit: Callable[[], None] = lambda: None,
         **settings: Any,  # Any: whatever CatalogSettings takes
     ) -> None:
-        self.settings = CatalogSettings(
-            uri=f"sqlite:///{directory}/catalog.db", warehouse=f"file://{directory}/lake", **settings
-        )
+        here = {"uri": f"sqlite:///{directory}/catalog.db", "warehouse": f"file://{directory}/lake"}
+        self.settings = CatalogSettings(**{**here, **settings})
         self.clock = SystemClock() if clock is None else clock
         self.catalog = FaultyCatalog(open_catalog(self.settings), faults, before_commit=before_commit)
         self.tables = MarketTables(self.settings, self.clock, catalog=self.catalog)  # type: ignore[arg-type]  # stands in for it
