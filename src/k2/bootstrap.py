@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from k2.query.audit import Auditor
     from k2.query.hybrid_engine import HybridQueryEngine
     from k2.query.kafka_tail import KafkaTail
+    from k2.query.object_store import S3Access
     from k2.query.ports import Decodes, Heads, LogFacts, OpenReader
     from k2.query.scan import Scanner
     from k2.query.table_sql import TableSql
     from k2.settings import Settings
     from k2.storage.planning import Planner
+    from k2.storage.settings import CatalogSettings
     from k2.storage.tables import MarketTables
 
 
@@ -229,7 +231,7 @@ def _query_side(
         log_facts=log_facts,
         open_reader=open_reader,
         decoders=decoders,
-        scanner=scanner(settings),
+        scanner=scanner(settings, tables),
         settings=settings.query,
         clock=clock,
     )
@@ -251,21 +253,32 @@ def _existing_tables(settings: Settings) -> MarketTables:
     return MarketTables(settings.catalog, system_clock())
 
 
-def scanner(settings: Settings) -> Scanner:
+def scanner(settings: Settings, tables: MarketTables) -> Scanner:
     """Return the locked DuckDB that reads the warehouse's files and nothing else."""
     from k2.query.scan import Scanner
 
+    catalog = settings.catalog
     return Scanner(
-        [warehouse_directory(settings)],
+        # A REST catalog decides by itself where its tables are.
+        tables.locations() if catalog.type == "rest" else [catalog.warehouse.removeprefix("file://")],
         memory_limit_bytes=settings.query.memory_limit_bytes,
         threads=settings.query.threads,
         seconds_max=settings.query.query_seconds_max,
+        object_store=_object_store(catalog),
     )
 
 
-def warehouse_directory(settings: Settings) -> str:
-    """Return the warehouse as DuckDB names it: a plain path where it is local."""
-    return settings.catalog.warehouse.removeprefix("file://")
+def _object_store(catalog: CatalogSettings) -> S3Access:
+    from k2.query.object_store import S3Access
+
+    return S3Access(
+        endpoint=catalog.s3_endpoint,
+        region=catalog.s3_region,
+        access_key_id=catalog.s3_access_key_id,
+        secret_access_key=catalog.s3_secret_access_key.get_secret_value(),
+        session_token=catalog.s3_session_token.get_secret_value(),
+        timeout_seconds=catalog.request_timeout_seconds,
+    )
 
 
 @contextmanager
@@ -277,7 +290,7 @@ def table_sql(settings: Settings) -> Iterator[TableSql]:
 
     tables = _existing_tables(settings)
     plans = planner(settings, tables)
-    files = scanner(settings)
+    files = scanner(settings, tables)
 
     def files_of(name: str) -> list[str]:
         if name in SIDE_TABLES:
@@ -300,7 +313,7 @@ def auditor(settings: Settings) -> Iterator[Auditor]:
 
     tables = market_tables(settings)
     admin = log_admin(settings)
-    files = scanner(settings)
+    files = scanner(settings, tables)
     try:
         yield Auditor(
             topic_catalog(settings).market_topics,

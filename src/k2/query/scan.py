@@ -5,17 +5,27 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import duckdb
 
-from k2.common.errors import CorruptionError, K2Error, OverloadedError, QueryError, UnavailableError
+from k2.common.errors import (
+    ConfigurationError,
+    CorruptionError,
+    K2Error,
+    OverloadedError,
+    QueryError,
+    UnavailableError,
+)
+from k2.query.object_store import SCHEME, open_object_store
 from k2.schemas.records import FieldType, RecordType
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     import pyarrow as pa
+
+    from k2.query.object_store import S3Access
 
 FILES: Final = "<files>"
 """What stands for the data files in a statement."""
@@ -51,9 +61,16 @@ class Scanner:
     """
 
     def __init__(
-        self, directories: Sequence[str], *, memory_limit_bytes: int, threads: int, seconds_max: float
+        self,
+        directories: Sequence[str],
+        *,
+        memory_limit_bytes: int,
+        threads: int,
+        seconds_max: float,
+        object_store: S3Access | None = None,
     ) -> None:
         self._seconds_max = seconds_max
+        places = _forms(directories)
         self._database = duckdb.connect(
             ":memory:", config={"memory_limit": f"{memory_limit_bytes}B", "threads": threads}
         )
@@ -67,7 +84,15 @@ class Scanner:
             "SET temp_directory = ''",
             # Answers are sorted here or by the caller; keeping the files' order doubles the work of a narrow scan.
             "SET preserve_insertion_order = false",
-            f"SET allowed_directories = [{', '.join(map(_quoted, _forms(directories)))}]",
+        ):
+            self._database.execute(statement)
+        remote = [place for place in places if "://" in place]
+        if remote:
+            if object_store is None or not all(place.startswith(SCHEME) for place in remote):
+                raise ConfigurationError(f"expected a warehouse in local files or in S3 (s3://...), found {remote[0]}")
+            open_object_store(self._database, object_store, remote)
+        for statement in (
+            f"SET allowed_directories = [{', '.join(map(_quoted, places))}]",
             "SET enable_external_access = false",
             "SET lock_configuration = true",
         ):
@@ -109,6 +134,12 @@ class Scanner:
         """Close the database."""
         self._database.close()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def _translated(self, error: duckdb.Error) -> K2Error:
         text = str(error).strip().splitlines()[0]
         if isinstance(error, duckdb.InterruptException):
@@ -124,7 +155,7 @@ class Scanner:
             )
         if isinstance(error, duckdb.OutOfRangeException | duckdb.ConversionException):
             return QueryError(f"a number does not fit: {text}")
-        if isinstance(error, duckdb.IOException) and "No files found" not in text and "arquet" not in text:
+        if _is_unavailable(error, text):
             return UnavailableError(f"a data file cannot be read: {text}", dependency="warehouse")
         if isinstance(error, duckdb.IOException | duckdb.InvalidInputException | duckdb.SerializationException):
             return CorruptionError(f"a data file is missing or damaged: {text}", path=_named_file(text))
@@ -148,6 +179,13 @@ def files_literal(files: Sequence[str]) -> str:
 def quoted_columns(names: Sequence[str]) -> Iterator[str]:
     """Return the column names as SQL identifiers."""
     return ('"' + name.replace('"', '""') + '"' for name in names)
+
+
+def _is_unavailable(error: duckdb.Error, text: str) -> bool:
+    """Say whether a file could not be had now, other than for what it holds; DuckDB tells the two apart in words."""
+    if isinstance(error, duckdb.HTTPException) or " for HTTP " in text:
+        return "HTTP 404" not in text
+    return isinstance(error, duckdb.IOException) and "No files found" not in text and "arquet" not in text
 
 
 def _quoted(text: str) -> str:

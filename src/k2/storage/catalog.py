@@ -76,6 +76,15 @@ def close_catalog(catalog: Catalog) -> None:
     catalog.close()
 
 
+def create_namespace(catalog: Catalog, namespace: str) -> None:
+    """Create the namespace; that another process was faster is no error, in whatever words a catalog says it."""
+    try:
+        catalog.create_namespace(namespace)
+    except Exception:  # SQL catalogs report the violated key of their database, of which each has its own error
+        if not catalog.namespace_exists(namespace):
+            raise
+
+
 def _with_driver(uri: str) -> str:
     """Name K2's driver where a PostgreSQL URI names none; SQLAlchemy's own choice is one that K2 does not bring."""
     scheme, separator, rest = uri.partition("://")

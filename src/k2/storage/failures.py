@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -56,6 +57,7 @@ CONFIGURATION: Final[tuple[type[Exception], ...]] = (
     iceberg.RESTError,
     requests.exceptions.RequestException,
     ImportError,
+    NotImplementedError,  # what PyIceberg makes of HTTP 501
 )
 """The catalog answers, and refuses: another address, key or name is needed."""
 
@@ -69,6 +71,15 @@ CORRUPT: Final[tuple[type[Exception], ...]] = (
     EOFError,
 )
 """A stored file is not what was written."""
+
+_LATER: Final = ("08", "25006", "40", "53", "55", "57", "58", "XX")
+"""SQLSTATEs under which the same statement may succeed later: connection, a standby, conflict, resources, operator."""
+_REFUSED_BY_STORE: Final = re.compile(
+    "AWS Error (ACCESS_DENIED|INCOMPLETE_SIGNATURE|INVALID_ACCESS_KEY_ID|INVALID_CLIENT_TOKEN_ID|INVALID_SIGNATURE"
+    "|MISSING_AUTHENTICATION_TOKEN|NO_SUCH_BUCKET|OPT_IN_REQUIRED|REQUEST_EXPIRED|REQUEST_TIME_TOO_SKEWED"
+    "|SIGNATURE_DOES_NOT_MATCH|UNRECOGNIZED_CLIENT)"
+)
+"""Arrow has one class, OSError, for all that an S3 store answers; which it was stands in the text."""
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _ADVICE: Final = {
@@ -100,7 +111,7 @@ def as_k2_error(error: Exception, doing: str, *, path: str | None = None) -> K2E
     """Return K2's error for a library's, or None for one that is no failure of storage (a mistake in the code)."""
     if isinstance(error, K2Error):
         return error
-    if isinstance(error, UNAVAILABLE):
+    if _is_unavailable(error):
         return UnavailableError(
             f"{doing}: the catalog or store does not answer: {_first_line(error)}", dependency="catalog"
         )
@@ -112,8 +123,30 @@ def as_k2_error(error: Exception, doing: str, *, path: str | None = None) -> K2E
         where = path or getattr(error, "filename", None) or "unknown file"
         return CorruptionError(f"{doing}: {where} is missing or damaged: {_first_line(error)}", path=str(where))
     if isinstance(error, OSError):
-        return _unavailable_file(error, doing, path)
+        return _refused_by_store(error, doing) or _unavailable_file(error, doing, path)
     return None
+
+
+def sqlstate_of(error: sqlalchemy.exc.DBAPIError) -> str | None:
+    """Return what PostgreSQL calls the error, five characters; None where the driver alone has failed."""
+    words = getattr(error.orig, "args", ())
+    if words and isinstance(words[0], dict):  # pg8000
+        return words[0].get("C")
+    return getattr(error.orig, "sqlstate", None)  # psycopg
+
+
+def _is_unavailable(error: Exception) -> bool:
+    state = sqlstate_of(error) if isinstance(error, sqlalchemy.exc.DBAPIError) else None
+    return isinstance(error, UNAVAILABLE) if state is None else state.startswith(_LATER)
+
+
+def _refused_by_store(error: OSError, doing: str) -> ConfigurationError | None:
+    if _REFUSED_BY_STORE.search(str(error)) is None:
+        return None
+    return ConfigurationError(
+        f"{doing}: the object store refuses: {_first_line(error)}; check K2_CATALOG__WAREHOUSE and the settings "
+        "K2_CATALOG__S3_*, and this machine's clock"
+    )
 
 
 def _unavailable_file(error: OSError, doing: str, path: str | None) -> UnavailableError:
@@ -125,4 +158,9 @@ def _unavailable_file(error: OSError, doing: str, path: str | None) -> Unavailab
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:300] or type(error).__name__
+    text = str(error)
+    if isinstance(error, sqlalchemy.exc.DBAPIError) and error.orig is not None:
+        words = error.orig.args
+        message = words[0].get("M") if words and isinstance(words[0], dict) else None
+        text = f"{message} (SQLSTATE {sqlstate_of(error)})" if message else text
+    return (text.splitlines() or [""])[0][:300] or type(error).__name__

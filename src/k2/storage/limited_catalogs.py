@@ -8,6 +8,7 @@ from pyiceberg.catalog.rest import RestCatalog
 from pyiceberg.catalog.sql import SqlCatalog
 from requests.adapters import HTTPAdapter
 from sqlalchemy import event
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 _LIMIT_ARGUMENTS: Final = {"pysqlite": "timeout", "pg8000": "timeout", "psycopg": "connect_timeout"}
 """What each driver calls its limit. Of PostgreSQL's, only pg8000 limits every wait; the other one the connecting."""
+
+
+_OWN_TABLES: Final = 2
+"""Tables that an SQL catalog creates for itself, one after the other."""
 
 
 class LimitedSqlCatalog(SqlCatalog):
@@ -40,7 +45,14 @@ class LimitedSqlCatalog(SqlCatalog):
         event.listen(self.engine, "do_connect", limit)
         if dialect.name == "sqlite":
             event.listen(self.engine, "connect", _use_write_ahead_log)
-        super()._init_catalog()
+        for _ in range(_OWN_TABLES):
+            try:
+                return super()._init_catalog()
+            except (IntegrityError, OperationalError, ProgrammingError) as error:
+                # Where two processes create the catalog's own tables at once, the slower one finds them made.
+                if "already exists" not in str(error):
+                    raise
+        return super()._init_catalog()
 
 
 class LimitedRestCatalog(RestCatalog):

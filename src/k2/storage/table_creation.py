@@ -57,7 +57,10 @@ def create_table(catalog: Catalog, identifier: str, record_type: RecordType) -> 
     schema = iceberg_schema(record_type)
     spec, order = partition_spec(record_type), sort_order(record_type)
     properties = table_properties(record_type)
-    location = catalog.create_table_transaction(identifier, schema).table_metadata.location
+    try:
+        location = catalog.create_table_transaction(identifier, schema).table_metadata.location
+    except TableAlreadyExistsError:  # a REST catalog looks already here
+        return False
     metadata = TableMetadataV2(
         location=location,
         table_uuid=uuid.uuid4(),

@@ -14,6 +14,7 @@ from k2.common.errors import CorruptionError, LogIdentityError, UnavailableError
 from k2.schemas.records import DEAD_LETTERS, QUOTES, TRADES, RecordType
 from k2.storage.catalog import close_catalog, create_namespace, metadata_location, open_catalog
 from k2.storage.failures import as_k2_error, translated
+from k2.storage.file_io import local_path
 from k2.storage.retries import attempts
 from k2.storage.seam import SUMMARY_KEY, Seam
 from k2.storage.snapshots import append
@@ -131,6 +132,11 @@ class MarketTables:
         with self._lock:
             self._seen[table_name] = table
         return table
+
+    def locations(self) -> list[str]:
+        """Return where each table keeps its files: a plain path where that is local, a URI elsewhere."""
+        places = [self.load(name).location() for name in (*MAIN_TABLES, *SIDE_TABLES)]
+        return [place if (path := local_path(place)) is None else str(path) for place in places]
 
     def head(self, table_name: str) -> TableHead:
         """Return the newest snapshot's head; SeamError if the table has snapshots and no seam."""

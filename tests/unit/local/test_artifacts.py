@@ -123,6 +123,13 @@ def test_an_archive_that_reaches_outside_is_refused(tmp_path, name):
         _cache(tmp_path, FakeRepository(a=[content])).install(component, _ignore)
 
 
+def test_the_servers_of_tests_are_locked_in_the_same_way():
+    components = locked_components("k2.testing.services", "services.lock.json")
+
+    assert sorted(components) == ["postgres", "rest-catalog", "s3proxy"]
+    assert all(len(file.sha256) == 64 and file.size > 0 for c in components.values() for file in c.files)
+
+
 def test_the_packaged_lock_file_names_every_file_and_no_address():
     components = locked_components()
 
