@@ -10,8 +10,12 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
+from urllib.parse import quote
+
+import pg8000.dbapi
 
 from k2.common.errors import UnavailableError
 from k2.local.ports import HOST
@@ -53,9 +57,16 @@ class PostgresService:
         """Return the port on loopback."""
         return self._server.port
 
-    def uri(self, *, port: int | None = None) -> str:
-        """Return the URI of its database; `port` is that of a proxy in between."""
-        return f"postgresql://{USER}:sesame%3A%2F%40@{HOST}:{port or self.port}/postgres"
+    def uri(self, *, port: int | None = None, database: str = "postgres") -> str:
+        """Return the URI of a database; `port` is that of a proxy in between."""
+        return f"postgresql://{USER}:{quote(PASSWORD, safe='')}@{HOST}:{port or self.port}/{database}"
+
+    def new_database(self, name: str) -> str:
+        """Make an empty database and return its URI."""
+        with closing(pg8000.dbapi.connect(USER, HOST, "postgres", self.port, PASSWORD)) as connection:
+            connection.autocommit = True
+            connection.cursor().execute(f'CREATE DATABASE "{name}"')
+        return self.uri(database=name)
 
     def restart(self) -> None:
         """Kill it and start it again on the same port."""
@@ -103,7 +114,7 @@ class PostgresService:
         )
         secret.unlink()
         if done.returncode:
-            raise UnavailableError(f"initdb failed: {done.stderr[-500:]}", dependency="PostgreSQL")
+            raise UnavailableError(f"initdb failed: {done.stderr[-500:]}", dependency="initdb")
 
 
 def _unpack(archive: Path, into: Path) -> None:
