@@ -259,8 +259,8 @@ def scanner(settings: Settings, tables: MarketTables) -> Scanner:
 
     catalog = settings.catalog
     return Scanner(
-        # A REST catalog decides by itself where its tables are.
-        tables.locations() if catalog.type == "rest" else [catalog.warehouse.removeprefix("file://")],
+        # A REST catalog decides by itself where its tables are, and may be down now.
+        tables.locations if catalog.type == "rest" else [catalog.warehouse.removeprefix("file://")],
         memory_limit_bytes=settings.query.memory_limit_bytes,
         threads=settings.query.threads,
         seconds_max=settings.query.query_seconds_max,

@@ -21,7 +21,7 @@ from k2.query.object_store import SCHEME, open_object_store
 from k2.schemas.records import FieldType, RecordType
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import pyarrow as pa
 
@@ -57,23 +57,44 @@ class Condition:
 class Scanner:
     """One in-process DuckDB; each call runs on a cursor of its own, so threads may share it.
 
-    Only files below `directories` can be opened; the configuration is locked, so no statement can widen that.
+    Only files below `directories` can be opened; the configuration is locked, so no statement can widen that. Where
+    they are not known yet, a function tells them at the first question.
     """
 
     def __init__(
         self,
-        directories: Sequence[str],
+        directories: Sequence[str] | Callable[[], Sequence[str]],
         *,
         memory_limit_bytes: int,
         threads: int,
         seconds_max: float,
         object_store: S3Access | None = None,
     ) -> None:
+        self._config: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": f"{memory_limit_bytes}B",
+            "threads": threads,
+        }
         self._seconds_max = seconds_max
-        places = _forms(directories)
-        self._database = duckdb.connect(
-            ":memory:", config={"memory_limit": f"{memory_limit_bytes}B", "threads": threads}
-        )
+        self._object_store = object_store
+        self._directories = directories
+        self._opening = threading.Lock()
+        self._database: duckdb.DuckDBPyConnection | None = None
+        if not callable(directories):
+            self._cursor().close()
+
+    def _cursor(self) -> duckdb.DuckDBPyConnection:
+        """Return a cursor; the first call opens the database, once it can be told which files it may read."""
+        with self._opening:
+            if self._database is None:
+                directories = self._directories() if callable(self._directories) else self._directories
+                self._database = self._opened(_forms(directories))
+            return self._database.cursor()
+
+    def _opened(self, places: Sequence[str]) -> duckdb.DuckDBPyConnection:
+        remote = [place for place in places if "://" in place]
+        if remote and (self._object_store is None or not all(place.startswith(SCHEME) for place in remote)):
+            raise ConfigurationError(f"expected a warehouse in local files or in S3 (s3://...), found {remote[0]}")
+        database = duckdb.connect(":memory:", config=self._config)
         for statement in (
             "SET TimeZone = 'UTC'",
             "SET autoinstall_known_extensions = false",
@@ -85,18 +106,16 @@ class Scanner:
             # Answers are sorted here or by the caller; keeping the files' order doubles the work of a narrow scan.
             "SET preserve_insertion_order = false",
         ):
-            self._database.execute(statement)
-        remote = [place for place in places if "://" in place]
-        if remote:
-            if object_store is None or not all(place.startswith(SCHEME) for place in remote):
-                raise ConfigurationError(f"expected a warehouse in local files or in S3 (s3://...), found {remote[0]}")
-            open_object_store(self._database, object_store, remote)
+            database.execute(statement)
+        if remote and self._object_store is not None:
+            open_object_store(database, self._object_store, remote)
         for statement in (
             f"SET allowed_directories = [{', '.join(map(_quoted, places))}]",
             "SET enable_external_access = false",
             "SET lock_configuration = true",
         ):
-            self._database.execute(statement)
+            database.execute(statement)
+        return database
 
     def fetch(
         self,
@@ -115,7 +134,7 @@ class Scanner:
             CorruptionError: a file is damaged; the text names it.
             UnavailableError: a file cannot be read.
         """
-        cursor = self._database.cursor()
+        cursor = self._cursor()
         timer = threading.Timer(self._seconds_max, cursor.interrupt)
         timer.daemon = True
         timer.start()
@@ -132,7 +151,9 @@ class Scanner:
 
     def close(self) -> None:
         """Close the database."""
-        self._database.close()
+        with self._opening:
+            if self._database is not None:
+                self._database.close()
 
     def __enter__(self) -> Self:
         return self
