@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import quote
 
 import pg8000.dbapi
+import psutil
 
 from k2.common.errors import UnavailableError
 from k2.local.ports import HOST
@@ -68,10 +69,15 @@ class PostgresService:
             connection.cursor().execute(f'CREATE DATABASE "{name}"')
         return self.uri(database=name)
 
-    def restart(self) -> None:
-        """Kill it and start it again on the same port."""
-        self.kill()
-        self.start()
+    def pause(self) -> None:
+        """Stop it and its backends, each of which is a session of its own: connections stay, nobody answers."""
+        for process in self._processes():
+            process.suspend()
+
+    def resume(self) -> None:
+        """Let it go on."""
+        for process in self._processes():
+            process.resume()
 
     def kill(self) -> None:
         """End it at once, as a crash would; connections break."""
@@ -92,6 +98,10 @@ class PostgresService:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _processes(self) -> list[psutil.Process]:
+        server = psutil.Process(self._server.pid)
+        return [server, *server.children(recursive=True)]
 
     def _become_unprivileged(self) -> None:
         setpriv = shutil.which("setpriv")

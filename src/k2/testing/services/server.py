@@ -69,8 +69,14 @@ class Server:
                 raise UnavailableError(f"{self._name} did not start: {end}", dependency=self._name)
             self._clock.sleep(_PAUSE_SECONDS)
 
+    @property
+    def pid(self) -> int:
+        """Return the number of the process."""
+        assert self._process is not None
+        return self._process.pid
+
     def signal(self, number: int) -> None:
-        """Send a signal to it and whatever it started."""
+        """Send a signal to it."""
         if self._process is not None:
             self._process.signal(number)
 
