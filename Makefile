@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SEED ?= 1
 RUNS ?= 1000
+REAL_RUNS ?= 0
 FUZZ ?= 1000000
 export UV_LINK_MODE ?= copy
 
@@ -52,8 +53,8 @@ format: setup ## format the code and mend what the linter can mend
 bench: setup ## measure, side by side; a table, and JSON in results/
 	@$(BIN)/python -m benchmarks
 
-faults: setup ## the fault campaign: SEED, RUNS (simulated), FUZZ (messages); tables, and JSON in results/
-	@$(BIN)/python -m k2.testing.faults --seed $(SEED) --runs $(RUNS) --fuzz $(FUZZ)
+faults: setup ## the fault campaign: SEED, RUNS (simulated), REAL_RUNS (processes), FUZZ (messages); JSON in results/
+	@$(BIN)/python -m k2.testing.faults --seed $(SEED) --runs $(RUNS) --real-runs $(REAL_RUNS) --fuzz $(FUZZ)
 
 mutants: setup ## break the product on purpose, on a copy: each break must be caught
 	@$(BIN)/python -m mutants $(MUTANTS)

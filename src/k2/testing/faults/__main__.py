@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from k2.common import logging
 from k2.common.clock import SystemClock
 from k2.testing.faults import report
 from k2.testing.faults.campaign import run_fuzz, run_simulations, summarize
+from k2.testing.faults.processes.campaign import run_real
+from k2.testing.faults.processes.scenarios import SCENARIOS
+
+if TYPE_CHECKING:
+    from k2.testing.faults.simulation import RunResult
 
 _OUT = Console(width=180)
 
@@ -22,11 +30,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="first seed; the same seed gives the same runs")
     parser.add_argument("--runs", type=int, default=1000, help="simulated runs")
     parser.add_argument("--fuzz", type=int, default=0, metavar="INPUTS", help="hostile messages for the decoder")
+    parser.add_argument("--real-runs", type=int, default=0, help="runs on real processes")
+    parser.add_argument("--kind", action="append", help="only real runs of this kind; may be repeated")
     parser.add_argument("--results", type=Path, default=Path("results"), help="directory of the JSON")
     arguments = parser.parse_args()
     kept = True
     if arguments.runs:
         kept &= _simulations(arguments.seed, arguments.runs, arguments.results)
+    if arguments.real_runs:
+        kept &= _real(arguments.seed, arguments.real_runs, arguments.kind, arguments.results)
     if arguments.fuzz:
         kept &= _fuzz(arguments.seed, arguments.fuzz, arguments.results)
     return 0 if kept else 1
@@ -49,6 +61,21 @@ def _simulations(seed: int, runs: int, directory: Path) -> bool:
     body = {"seed": seed, "runs": runs, "seconds": seconds, "kinds": report.as_json(summaries), "hybrid": hybrid}
     _OUT.print(f"written: {report.write(directory, 'faults-simulated', clock, body)}")
     return all(summary.holds for summary in summaries) and not differences
+
+
+def _real(seed: int, runs: int, kinds: list[str] | None, directory: Path) -> bool:
+    logging.configure(component="faults", level="ERROR")
+    scenarios = [scenario for scenario in SCENARIOS if not kinds or scenario.name in kinds]
+    clock = SystemClock()
+    began = clock.monotonic()
+    with tempfile.TemporaryDirectory(prefix="k2-faults-") as place:
+        results = run_real(Path(place), seed, runs, scenarios=scenarios, observe=_tell_run)
+    seconds = clock.monotonic() - began
+    summaries = summarize(results, {scenario.name: scenario.numbers for scenario in scenarios})
+    report.show(f"{runs} runs on real processes, seeds from {seed}, {seconds:.0f} s", summaries, _OUT)
+    body = {"seed": seed, "runs": runs, "seconds": seconds, "kinds": report.as_json(summaries)}
+    _OUT.print(f"written: {report.write(directory, 'faults-real', clock, body)}")
+    return all(summary.holds for summary in summaries)
 
 
 def _fuzz(seed: int, inputs: int, directory: Path) -> bool:
@@ -85,6 +112,12 @@ def _fuzz(seed: int, inputs: int, directory: Path) -> bool:
 def _failed(what: str, texts: list[str]) -> None:
     for text in texts:
         _OUT.print(f"FAILED {what}, {text}", markup=False)
+
+
+def _tell_run(result: RunResult) -> None:
+    verdict = result.verdict
+    fate = "held" if verdict.holds else "FAILED"
+    _OUT.print(f"{result.kind}, seed {result.seed}: {verdict.rows:,} rows of {verdict.acknowledged:,}, {fate}")
 
 
 def _tell(done: int, runs: int) -> None:

@@ -19,7 +19,7 @@ from k2.testing.faults.simulation import RunResult, simulate
 from k2.testing.simulated_questions import STEPS, SimulatedQuestions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 _CHUNK: Final = 4
 FUZZ_JOB_INPUTS: Final = 20_000
@@ -106,19 +106,20 @@ def run_fuzz(seed: int, inputs: int, *, processes: int | None = None) -> list[Fu
         return list(pool.map(_fuzz, range(seed, seed + jobs)))
 
 
-def summarize(results: Iterable[RunResult]) -> list[KindSummary]:
-    """Add the runs up by kind, in the order of the plans."""
-    by_kind: dict[str, list[RunResult]] = {plan.name: [] for plan in PLANS}
+def summarize(results: Iterable[RunResult], numbers: Mapping[str, str] | None = None) -> list[KindSummary]:
+    """Add the runs up by kind; `numbers` gives each kind's numbers in the list of faults, in the order of the table."""
+    numbers = {plan.name: plan.numbers for plan in PLANS} if numbers is None else numbers
+    by_kind: dict[str, list[RunResult]] = {kind: [] for kind in numbers}
     for result in results:
         by_kind[result.kind].append(result)
-    return [_summary(kind, runs) for kind, runs in by_kind.items() if runs]
+    return [_summary(kind, numbers[kind], runs) for kind, runs in by_kind.items() if runs]
 
 
-def _summary(kind: str, runs: Sequence[RunResult]) -> KindSummary:
+def _summary(kind: str, numbers: str, runs: Sequence[RunResult]) -> KindSummary:
     verdicts = [run.verdict for run in runs]
     return KindSummary(
         kind=kind,
-        numbers=plan_named(kind).numbers,
+        numbers=numbers,
         runs=len(runs),
         injected=sum(run.injected for run in runs),
         acknowledged=sum(verdict.acknowledged for verdict in verdicts),
@@ -129,7 +130,7 @@ def _summary(kind: str, runs: Sequence[RunResult]) -> KindSummary:
         altered=sum(verdict.altered for verdict in verdicts),
         stale_commits=sum(run.stale_commits for run in runs),
         fenced=sum(run.fenced for run in runs),
-        recovery_seconds=tuple(run.recovery_seconds for run in runs),
+        recovery_seconds=tuple(seconds for run in runs for seconds in run.recovery_seconds),
         failures=tuple(f"seed {run.seed}: {text}" for run in runs for text in run.verdict.complaints),
     )
 

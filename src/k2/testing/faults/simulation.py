@@ -46,8 +46,8 @@ class RunResult:
     verdict: Verdict
     stale_commits: int
     fenced: int
-    recovery_seconds: float
-    """Simulated seconds from the last fault until everything was in the tables."""
+    recovery_seconds: tuple[float, ...]
+    """Simulated: from the last fault until everything was in the tables. Real: from each death to the first commit."""
 
 
 def simulate(plan: Plan, seed: int, *, steps: int = STEPS) -> RunResult:
@@ -96,7 +96,7 @@ class _Run:
             verdict=self._judge(),
             stale_commits=sum(table.stale_commits for table in tables),
             fenced=self._fenced(),
-            recovery_seconds=self.world.clock.seconds - settled_from,
+            recovery_seconds=(self.world.clock.seconds - settled_from,),
         )
 
     # What goes wrong.
