@@ -159,6 +159,18 @@ MUTANTS = (
         (f"{_BEHAVIOUR}::test_a_topic_created_again_is_refused_and_the_others_go_on",),
     ),
     Mutant(
+        "log-not-learned",
+        "a lane reads its table's logs once, and never those registered later",
+        (
+            Edit(
+                _LANE,
+                "        if any(chunk.log.log_id not in self._logs for chunk in self._waiting):",
+                "        if self._waiting and not self._logs:",
+            ),
+        ),
+        (f"{_BEHAVIOUR}::test_a_bad_record_of_a_log_registered_later_is_sent_on",),
+    ),
+    Mutant(
         "hybrid-from-zero",
         "the log's side of an answer begins at offset 0, not at the seam",
         (

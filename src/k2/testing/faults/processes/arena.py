@@ -129,17 +129,15 @@ class Run:
     def start_worker(
         self,
         *,
+        member: str | None = None,
         crash_points: str = "",
         group: str = "faults",
         arguments: Sequence[str] = (),
         kafka: Mapping[str, Any] | None = None,
     ) -> WorkerProcess:
-        """Start a worker process of this run; `kafka` replaces settings of that section."""
-        extra = {
-            "crash_points": crash_points,
-            "ingestion": {"group_id": f"{self.exchange}-{group}"},
-            "kafka": kafka or {},
-        }
+        """Start a worker process of this run; `member` is its stable name, `kafka` replaces settings."""
+        identity = {"group_id": f"{self.exchange}-{group}"} | ({"member_id": member} if member else {})
+        extra = {"crash_points": crash_points, "ingestion": identity, "kafka": kafka or {}}
         worker = WorkerProcess(self._settings_directory(f"worker-{len(self.workers)}", extra), arguments)
         self.workers.append(worker)
         return worker
@@ -149,7 +147,7 @@ class Run:
         began = self.clock.monotonic()
         while not condition():
             if self.clock.monotonic() - began > seconds:
-                tails = "\n".join(worker.log_tail() for worker in self.workers)
+                tails = "\n".join(worker.last_words() for worker in self.workers)
                 raise FaultTimeoutError(f"not within {seconds:.0f} s: {what}\n{tails}")
             self.clock.sleep(_LOOK_SECONDS)
         return self.clock.monotonic() - began
@@ -187,9 +185,13 @@ class Run:
         self.feeder.stop()
         if begun_anew or not any(worker.alive for worker in self.workers):
             self.start_worker()
-        self.wait("the tables to hold the whole log", self._holds_all)
+        self.wait_until_all_is_held()
         for worker in self.workers:
             worker.leave()
+
+    def wait_until_all_is_held(self) -> None:
+        """Wait until the tables hold the whole log."""
+        self.wait("the tables to hold the whole log", self._holds_all)
 
     def fenced(self) -> int:
         """Return how many batches the workers dropped at the fence."""

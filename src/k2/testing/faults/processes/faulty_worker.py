@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import random
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -61,6 +63,7 @@ def main() -> None:
     parser.add_argument("--delay", type=float, default=0.0, help="longest delay of such a reply, seconds")
     parser.add_argument("--clock-offset", type=float, default=0.0, help="seconds that the wall clock is off")
     arguments = parser.parse_args()
+    faulthandler.register(signal.SIGUSR1)
     draw = random.Random(arguments.seed)  # noqa: S311 a run must be repeatable
     if arguments.clock_offset:
         patch("k2.common.clock.SystemClock", lambda: WrongClock(draw, arguments.clock_offset)).start()
@@ -71,7 +74,7 @@ def main() -> None:
             return UnreliableCatalog(inner, draw, lost=arguments.lost, delay_seconds=arguments.delay)
 
         patch.object(tables, "open_catalog", open_unreliable).start()
-    ingest(data_dir=arguments.data_dir, metrics_port=0, accept_new_log=None)
+    ingest(data_dir=arguments.data_dir, metrics_port=0, member_id=None, accept_new_log=None)
 
 
 if __name__ == "__main__":

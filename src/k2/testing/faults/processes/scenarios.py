@@ -33,7 +33,7 @@ class Scenario:
 
 def _crash_at(point: str) -> Callable[[Run], None]:
     def inject(run: Run) -> None:
-        first = run.start_worker(crash_points=f"{point}:{run.draw.randint(1, 4)}")
+        first = run.start_worker(member="one", crash_points=f"{point}:{run.draw.randint(1, 4)}")
         if point == "during_revoke":
             run.wait_for_commits()
             run.start_worker()
@@ -42,7 +42,7 @@ def _crash_at(point: str) -> Callable[[Run], None]:
         if first.exit_code != EXIT_CODE:
             run.complaints.append(f"the worker ended with {first.exit_code}, not at the crash point {point}")
         run.injected += 1
-        run.start_worker()
+        run.start_worker(member="one")
         run.recover(died)
 
     return inject
@@ -50,26 +50,27 @@ def _crash_at(point: str) -> Callable[[Run], None]:
 
 def _kill(run: Run) -> None:
     """Kill the only worker three times, and start another at once, as a supervisor does."""
-    worker = run.start_worker()
+    worker = run.start_worker(member="one")
     for _ in range(3):
         run.wait_for_commits()
         run.clock.sleep(run.draw.random() * 0.5)
         worker.kill()
         died = run.clock.monotonic()
         run.injected += 1
-        worker = run.start_worker()
+        worker = run.start_worker(member="one")
         run.recover(died)
 
 
 def _zombie(run: Run) -> None:
-    """Stop a worker past its session timeout; when a successor has committed in its place, let it go on."""
-    zombie = run.start_worker()
+    """Stop a worker; when a successor of another or the same name has committed in its place, let it go on."""
+    names = run.draw.choice([("one", "one"), ("one", "two"), (None, None)])
+    zombie = run.start_worker(member=names[0])
     run.wait_for_commits()
     run.clock.sleep(run.draw.random() * 0.5)
     zombie.freeze()
     stopped = run.clock.monotonic()
     run.injected += 1
-    run.start_worker()
+    run.start_worker(member=names[1])
     run.recover(stopped)
     run.wait_for_commits()
     zombie.thaw()

@@ -80,15 +80,18 @@ def create_topic_again(run: Run) -> None:
 
 
 def add_partitions(run: Run) -> None:
-    """Add a partition to the topic: it must be refused until a person accepts it."""
-    _settle(run)
+    """Add a partition to the topic under a running worker: it must be refused until a person accepts it."""
+    run.start_worker()
+    run.wait_for_commits()
+    run.feeder.stop()
+    run.wait_until_all_is_held()
     grown = PARTITIONS + 1
     client = _client(run)
     for future in client.create_partitions([NewPartitions(run.topic, grown)]).values():
         future.result()
     run.wait("the topic to have grown", lambda: run.admin.identities([run.topic])[run.topic].partitions == grown)
+    _append_plain(run, b"after the topic grew", 10)
     run.injected += 1
-    run.start_worker()
     _expect_refusal(run, f"registered it with {PARTITIONS} partitions, found {grown}")
 
 

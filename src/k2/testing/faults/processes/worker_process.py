@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 _ENTRY: Final = "k2.testing.faults.processes.faulty_worker"
 _STOP_SECONDS_MAX: Final = 20.0
+_DUMP_SECONDS: Final = 0.5
+_LAST_WORDS_CHARACTERS: Final = 8_000
 
 
 class WorkerProcess:
@@ -77,6 +80,10 @@ class WorkerProcess:
                     found.append(entry)
         return found
 
-    def log_tail(self, characters: int = 3_000) -> str:
-        """Return the end of what it has logged."""
-        return self._log_path.read_text(encoding="utf-8", errors="replace")[-characters:]
+    def last_words(self) -> str:
+        """Return the end of what it has logged, and where each of its threads stands if it still runs."""
+        if self.alive:
+            self._process.send_signal(signal.SIGUSR1)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_DUMP_SECONDS)
+        return self._log_path.read_text(encoding="utf-8", errors="replace")[-_LAST_WORDS_CHARACTERS:]
