@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from k2.storage.seam import Seam
     from k2.storage.writer import Batch
 
+Place = dict[str, str]
 LOG_LENGTH = 60
 SEEDS = range(12)
 
@@ -31,8 +32,9 @@ SEEDS = range(12)
 class Worker:
     """A writer that reads from where it believes the table ends, as a consumer that may have lost its partitions."""
 
-    def __init__(self, directory: Path, number: int, draw: random.Random) -> None:
-        self.lake = LocalLake(directory, ManualClock(), commit_attempts_max=3, manifests_merge_count=4)
+    def __init__(self, directory: Path, number: int, draw: random.Random, place: Place, log_length: int) -> None:
+        self.lake = LocalLake(directory, ManualClock(), commit_attempts_max=3, manifests_merge_count=4, **place)
+        self.log_length = log_length
         self.number = number
         self.draw = draw
         self.position: dict[int, int] = {}
@@ -55,11 +57,11 @@ class Worker:
     def prepare(self) -> None:
         part = self.draw.randrange(PARTITIONS)
         start = self.position[part]
-        end = min(LOG_LENGTH, start + self.draw.randint(1, 12))
+        end = min(self.log_length, start + self.draw.randint(1, 12))
         if start < end:
             self.batches += 1
             self.pending = self.lake.batch(f"{self.number}-{self.batches}", start, end, partition=part)
-        elif all(offset == LOG_LENGTH for offset in self.position.values()):
+        elif all(offset == self.log_length for offset in self.position.values()):
             self.seek()
 
     def commit(self, batch: Batch) -> None:
@@ -100,10 +102,20 @@ def check(lake: LocalLake, before: Seam) -> Seam:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_overlapping_writers_neither_lose_nor_double_a_row(tmp_path: Path, seed: int) -> None:
+    run(tmp_path, seed, {}, LOG_LENGTH)
+
+
+def test_overlapping_writers_neither_lose_nor_double_a_row_on_any_catalog_and_store(
+    place: Place, tmp_path: Path
+) -> None:
+    run(tmp_path, 2026, place, 20)
+
+
+def run(tmp_path: Path, seed: int, place: Place, log_length: int) -> None:
     draw = random.Random(seed)
-    observer = LocalLake(tmp_path, snapshots_kept_min=1, snapshot_age_min_seconds=0).create()
+    observer = LocalLake(tmp_path, snapshots_kept_min=1, snapshot_age_min_seconds=0, **place).create()
     expiry = SnapshotExpiry(observer.tables, observer.settings, observer.clock)
-    workers = [Worker(tmp_path, number, draw) for number in range(3)]
+    workers = [Worker(tmp_path, number, draw, place, log_length) for number in range(3)]
     seam = observer.tables.head("trades").seam
     interruptions = [worker.step for worker in workers]
 
@@ -126,10 +138,10 @@ def test_overlapping_writers_neither_lose_nor_double_a_row(tmp_path: Path, seed:
             expiry.expire("trades")
         if step % 10 == 0:
             seam = check(observer, seam)
-        if all(part.next_offset == LOG_LENGTH for part in seam.partitions.values()):
+        if all(part.next_offset == log_length for part in seam.partitions.values()):
             break
 
     check(observer, seam)
-    assert all(part.next_offset == LOG_LENGTH for part in seam.partitions.values()), f"seed {seed} made no progress"
+    assert all(part.next_offset == log_length for part in seam.partitions.values()), f"seed {seed} made no progress"
     for lake in (observer, *(worker.lake for worker in workers)):
         lake.close()

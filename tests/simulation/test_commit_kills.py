@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import textwrap
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 LOG_LENGTH = 200
 WORKER = textwrap.dedent(
     """
+    import json
     import sys
     from pathlib import Path
     from k2.common import crash_points
@@ -28,7 +30,7 @@ WORKER = textwrap.dedent(
 
     directory, length, points = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     crash_points.arm_from(points)
-    lake = LocalLake(directory)
+    lake = LocalLake(directory, **json.loads(sys.argv[4]))
     key, number = LogPartition(0, 0), 0
     print("ready", flush=True)
     position = lake.tables.head("trades").seam.next_offset(key)
@@ -43,8 +45,10 @@ WORKER = textwrap.dedent(
 )
 
 
-def worker(directory: Path, points: str = "", length: int = LOG_LENGTH) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", WORKER, str(directory), str(length), points]
+def worker(
+    directory: Path, points: str = "", length: int = LOG_LENGTH, place: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", WORKER, str(directory), str(length), points, json.dumps(place or {})]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -64,6 +68,24 @@ def test_a_process_that_ends_at_any_point_of_a_commit_leaves_a_table_that_goes_o
     assert (died, finished) == (EXIT_CODE, 0)
     assert len(after_death) in {7, 14}
     assert lake.coordinates() == [(0, 0, offset) for offset in range(28)]
+    lake.close()
+
+
+@pytest.mark.platform
+def test_on_any_catalog_and_store_a_process_that_ends_in_a_commit_leaves_nothing_half_visible(
+    place: dict[str, str], tmp_path: Path
+) -> None:
+    lake = LocalLake(tmp_path, **place).create()
+
+    before = finish(worker(tmp_path, "before_commit:2", length=21, place=place))
+    rows_before = len(lake.coordinates())
+    after = finish(worker(tmp_path, "after_commit:1", length=21, place=place))
+    rows_after = len(lake.coordinates())
+    finished = finish(worker(tmp_path, length=21, place=place))
+
+    assert (before, after, finished) == (EXIT_CODE, EXIT_CODE, 0)
+    assert (rows_before, rows_after) == (7, 14)
+    assert lake.coordinates() == [(0, 0, offset) for offset in range(21)]
     lake.close()
 
 

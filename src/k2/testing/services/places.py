@@ -5,10 +5,11 @@ from __future__ import annotations
 import uuid
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, NoReturn, Self, TypeVar
 
 from pyiceberg.exceptions import NoSuchTableError
 
+from k2.common.errors import UnavailableError
 from k2.storage.catalog import close_catalog, open_catalog
 from k2.storage.settings import CatalogSettings
 from k2.storage.tables import MAIN_TABLES, NAMESPACE, SIDE_TABLES
@@ -23,30 +24,41 @@ if TYPE_CHECKING:
 LOCAL: Final = "sqlite+files"
 SERVED: Final = ("postgres+files", "rest+files", "sqlite+s3", "postgres+s3")
 _BUCKET: Final = "k2-tests"
+_NOT_HERE: Final = frozenset({"Maven repository", "PostgreSQL"})
+"""What a server misses that cannot be had on this machine: its download, or binaries for the system."""
+Started = TypeVar("Started", PostgresService, RestCatalogService, S3Service)
 
 
 class Services:
     """The servers of one test session, each started at its first use and ended with the session."""
 
-    def __init__(self, directory: Path, progress: Callable[[str, int, int], None]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        progress: Callable[[str, int, int], None],
+        not_to_be_had: Callable[[str], NoReturn],
+    ) -> None:
         self._directory = directory
         self._progress = progress
+        self._not_to_be_had = not_to_be_had
+        self._reasons: dict[str, str] = {}
         self._stack = ExitStack()
 
     @cached_property
     def postgres(self) -> PostgresService:
-        """Return PostgreSQL; UnavailableError where it cannot be had."""
-        return self._stack.enter_context(PostgresService(self._told("PostgreSQL")))
+        """Return PostgreSQL."""
+        return self._started("PostgreSQL", lambda: PostgresService(self._told("PostgreSQL")))
 
     @cached_property
     def rest(self) -> RestCatalogService:
-        """Return the REST catalog; UnavailableError where it cannot be had."""
-        return self._stack.enter_context(RestCatalogService(self._home("rest"), self._told("the REST catalog")))
+        """Return the REST catalog."""
+        return self._started("a REST catalog", lambda: RestCatalogService(self._home("rest"), self._told("REST")))
 
     @cached_property
     def s3(self) -> S3Service:
-        """Return the S3 store with its bucket; UnavailableError where it cannot be had."""
-        service = self._stack.enter_context(S3Service(self._home("s3"), self._told("s3proxy")))
+        """Return the S3 store, with its bucket."""
+        service = self._started("an S3 store", lambda: S3Service(self._home("s3"), self._told("s3proxy")))
         service.make_bucket(_BUCKET)
         return service
 
@@ -88,8 +100,19 @@ class Services:
 
     def _home(self, name: str) -> Path:
         home = self._directory / name
-        home.mkdir()
+        home.mkdir(exist_ok=True)
         return home
+
+    def _started(self, name: str, start: Callable[[], Started]) -> Started:
+        """Start a server. One that cannot be had here is told, and not asked for again; one that fails raises."""
+        if name not in self._reasons:
+            try:
+                return self._stack.enter_context(start())
+            except UnavailableError as error:
+                if error.dependency not in _NOT_HERE:
+                    raise
+                self._reasons[name] = str(error)
+        return self._not_to_be_had(f"{name} cannot be had on this machine: {self._reasons[name]}")
 
     def _told(self, name: str) -> Callable[[int, int], None]:
         return lambda done, total: self._progress(name, done, total)
