@@ -32,6 +32,9 @@ _REPLAY = "test_a_hybrid_answer_equals_a_plain_replay_of_the_log"
 _SNAPSHOTS = "src/k2/storage/snapshots.py"
 _COMMIT = "src/k2/storage/writer.py"
 _LANE = "src/k2/ingestion/table_lane.py"
+_REPLACING = "src/k2/storage/replacing.py"
+_ORPHANS = "src/k2/storage/upkeep/orphans.py"
+_COMPACTION = "tests/unit/storage/test_compaction.py"
 
 OWN_RETRY = """    with table.transaction() as transaction:
         if properties:
@@ -42,6 +45,14 @@ OWN_RETRY = """    with table.transaction() as transaction:
     return table.current_snapshot().snapshot_id
 """
 
+BY_AGE = """def _changed_ns(table: Table, name: str) -> int:
+    from pathlib import Path
+
+    return (Path(table.location().removeprefix("file://")) / name).stat().st_mtime_ns
+
+
+"""
+
 MUTANTS = (
     Mutant(
         "own-retry",
@@ -49,8 +60,8 @@ MUTANTS = (
         (
             Edit(
                 _SNAPSHOTS,
-                "    swap(table, updates)\n    return snapshot.snapshot_id\n",
-                "    del updates\n" + OWN_RETRY,
+                "    swap_in(table, snapshot, properties)\n    return snapshot.snapshot_id\n",
+                "    del snapshot\n" + OWN_RETRY,
             ),
             Edit(_SNAPSHOTS, '    if found != "0":', '    if found == "0":'),
             Edit("src/k2/storage/table_creation.py", 'RETRIES_PROPERTY: "0",', 'RETRIES_PROPERTY: "4",'),
@@ -91,6 +102,43 @@ MUTANTS = (
             ),
         ),
         ("tests/unit/storage/test_seam.py::test_a_commit_moves_the_partitions_that_it_covers_and_no_others",),
+    ),
+    Mutant(
+        "compaction-drops-seam",
+        "the snapshot of a compaction carries no seam",
+        (Edit(_REPLACING, "    return {SUMMARY_KEY: summary[SUMMARY_KEY]}\n", "    return {}\n"),),
+        (f"{_COMPACTION}::test_the_seam_is_carried_word_for_word",),
+    ),
+    Mutant(
+        "compaction-blind",
+        "a compaction is committed although a file that it replaces is no longer there",
+        (Edit(_REPLACING, "        if missing:\n", "        if len(missing) > 10**6:\n"),),
+        (f"{_COMPACTION}::test_of_two_compactions_of_the_same_files_one_gives_way",),
+    ),
+    Mutant(
+        "compaction-unverified",
+        "what a compaction wrote is not compared with what it read",
+        (
+            Edit(
+                "src/k2/storage/upkeep/rewriting.py",
+                "        if (before.rows, before.hashes) != (after.rows, after.hashes) or before.rows != job.rows:\n",
+                "        if before.rows != job.rows:\n",
+            ),
+        ),
+        ("tests/unit/storage/test_rewriting.py::test_a_rewrite_that_changes_rows_is_refused[change]",),
+    ),
+    Mutant(
+        "sweep-by-age",
+        "an orphaned file is deleted by its own age, not by the time since it was marked",
+        (
+            Edit(
+                _ORPHANS,
+                "            if name in marks.files and now - marks.files[name] >=",
+                "            if now - _changed_ns(table, name) >=",
+            ),
+            Edit(_ORPHANS, "def read_marks(", BY_AGE + "def read_marks("),
+        ),
+        ("tests/unit/storage/test_orphans.py::test_the_age_of_a_file_counts_for_nothing",),
     ),
     Mutant(
         "side-tables-last",

@@ -22,6 +22,10 @@ NAMES: Final = frozenset(
         "after_commit",
         "after_side_tables",
         "during_revoke",
+        "before_replace",
+        "after_replace",
+        "orphans_marked",
+        "mid_sweep",
     }
 )
 

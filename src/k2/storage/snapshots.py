@@ -1,4 +1,4 @@
-"""Makes one snapshot and swaps it in: an append, on condition that `main` is where the caller saw it.
+"""Makes one snapshot and swaps it in, on condition that `main` is where the caller saw it.
 
 PyIceberg's `Transaction` does the same, but rebases a stale writer onto a newer head by itself, and copies the whole
 metadata fifteen times a commit (three quarters of its time at 30 snapshots). What is used here is the layer under it:
@@ -33,8 +33,9 @@ from k2.common.errors import ConfigurationError
 from k2.storage.table_creation import RETRIES_PROPERTY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from pyiceberg.io import FileIO
     from pyiceberg.manifest import DataFile, ManifestFile
     from pyiceberg.table import Table
     from pyiceberg.table.update import TableRequirement, TableUpdate
@@ -57,7 +58,18 @@ def append(
     any other error the outcome is unknown. Nothing that was written is deleted then: the orphan sweep does that.
     """
     require_no_rebase(table)
-    snapshot = _Snapshot(table, merge_count).write(files, summary)
+    made = SnapshotFiles(table)
+    parent = table.metadata.current_snapshot()
+    manifests = _merged(made, live_manifests(table, parent), merge_count)
+    if files:
+        manifests = [made.manifest(made.added(files)), *manifests]
+    snapshot = made.snapshot(table, manifests, append_summary(files, summary, parent))
+    swap_in(table, snapshot, properties)
+    return snapshot.snapshot_id
+
+
+def swap_in(table: Table, snapshot: Snapshot, properties: Mapping[str, str] | None = None) -> None:
+    """Make the snapshot the head, and set table properties in the same step."""
     updates: tuple[TableUpdate, ...] = (
         *((SetPropertiesUpdate(updates=dict(properties)),) if properties else ()),
         AddSnapshotUpdate(snapshot=snapshot),
@@ -71,7 +83,6 @@ def append(
         ),
     )
     swap(table, updates)
-    return snapshot.snapshot_id
 
 
 def swap(table: Table, updates: tuple[TableUpdate, ...]) -> None:
@@ -97,94 +108,112 @@ def require_no_rebase(table: Table) -> None:
         )
 
 
-class _Snapshot:
-    """Writes the manifest and manifest list of one snapshot to be."""
+class SnapshotFiles:
+    """Writes the manifests and the manifest list of one snapshot to be, which keeps its id over several attempts."""
 
-    def __init__(self, table: Table, merge_count: int) -> None:
-        self._table = table
-        self._merge_count = merge_count
-        self._id = table.metadata.new_snapshot_id()
+    def __init__(self, table: Table) -> None:
+        self.snapshot_id = table.metadata.new_snapshot_id()
+        self._io = table.io
+        self._directory = f"{table.location()}/metadata"
+        self._spec = table.spec()
+        self._schema = table.schema()
         self._name = uuid.uuid4()
-        self._written = 0
+        self._manifests = 0
+        self._lists = 0
 
-    def write(self, files: Sequence[DataFile], summary: Mapping[str, str]) -> Snapshot:
-        metadata = self._table.metadata
-        parent = metadata.current_snapshot()
-        sequence_number = metadata.next_sequence_number()
-        manifests = self._merged(_live_manifests(self._table, parent))
-        if files:
-            manifests = [self._manifest([self._added(file) for file in files]), *manifests]
-        path = f"{self._table.location()}/metadata/snap-{self._id}-{self._name}.avro"
+    @property
+    def io(self) -> FileIO:
+        """Return what reads and writes the table's files."""
+        return self._io
+
+    def added(self, files: Iterable[DataFile]) -> list[ManifestEntry]:
+        """Return the entries of files that this snapshot adds."""
+        return [
+            ManifestEntry.from_args(
+                status=ManifestEntryStatus.ADDED,
+                snapshot_id=self.snapshot_id,
+                sequence_number=None,
+                file_sequence_number=None,
+                data_file=file,
+            )
+            for file in files
+        ]
+
+    def manifest(
+        self, entries: Sequence[ManifestEntry], status: ManifestEntryStatus = ManifestEntryStatus.ADDED
+    ) -> ManifestFile:
+        """Write a manifest whose entries are all added, kept or deleted by this snapshot."""
+        path = f"{self._directory}/{self._name}-m{self._manifests}.avro"
+        self._manifests += 1
+        with write_manifest(
+            format_version=_FORMAT_VERSION,
+            spec=self._spec,
+            schema=self._schema,
+            output_file=self._io.new_output(path),
+            snapshot_id=self.snapshot_id,
+            avro_compression=_COMPRESSION,
+        ) as writer:
+            write = {
+                ManifestEntryStatus.ADDED: writer.add,
+                ManifestEntryStatus.EXISTING: writer.existing,
+                ManifestEntryStatus.DELETED: writer.delete,
+            }[status]
+            for entry in entries:
+                write(entry)
+        return writer.to_manifest_file()
+
+    def snapshot(self, table: Table, manifests: list[ManifestFile], summary: Summary) -> Snapshot:
+        """Write the manifest list that follows on the head of `table`, and return the snapshot."""
+        parent = table.metadata.current_snapshot()
+        parent_id = None if parent is None else parent.snapshot_id
+        sequence_number = table.metadata.next_sequence_number()
+        path = f"{self._directory}/snap-{self.snapshot_id}-{self._lists}-{self._name}.avro"
+        self._lists += 1
         with write_manifest_list(
             format_version=_FORMAT_VERSION,
-            output_file=self._table.io.new_output(path),
-            snapshot_id=self._id,
-            parent_snapshot_id=None if parent is None else parent.snapshot_id,
+            output_file=self._io.new_output(path),
+            snapshot_id=self.snapshot_id,
+            parent_snapshot_id=parent_id,
             sequence_number=sequence_number,
             avro_compression=_COMPRESSION,
         ) as writer:
             writer.add_manifests(manifests)
         return Snapshot(
-            snapshot_id=self._id,
-            parent_snapshot_id=None if parent is None else parent.snapshot_id,
+            snapshot_id=self.snapshot_id,
+            parent_snapshot_id=parent_id,
             manifest_list=path,
             sequence_number=sequence_number,
-            summary=_summary(files, summary, parent),
-            schema_id=metadata.current_schema_id,
+            summary=summary,
+            schema_id=table.metadata.current_schema_id,
         )
 
-    def _added(self, file: DataFile) -> ManifestEntry:
-        return ManifestEntry.from_args(
-            status=ManifestEntryStatus.ADDED,
-            snapshot_id=self._id,
-            sequence_number=None,
-            file_sequence_number=None,
-            data_file=file,
-        )
 
-    def _manifest(self, entries: Sequence[ManifestEntry], *, existing: bool = False) -> ManifestFile:
-        path = f"{self._table.location()}/metadata/{self._name}-m{self._written}.avro"
-        self._written += 1
-        with write_manifest(
-            format_version=_FORMAT_VERSION,
-            spec=self._table.spec(),
-            schema=self._table.schema(),
-            output_file=self._table.io.new_output(path),
-            snapshot_id=self._id,
-            avro_compression=_COMPRESSION,
-        ) as writer:
-            for entry in entries:
-                if existing:
-                    writer.existing(entry)
-                else:
-                    writer.add(entry)
-        return writer.to_manifest_file()
+def _merged(made: SnapshotFiles, manifests: list[ManifestFile], merge_count: int) -> list[ManifestFile]:
+    """Merge manifests of like size as soon as there are `merge_count` of them.
 
-    def _merged(self, manifests: list[ManifestFile]) -> list[ManifestFile]:
-        """Merge manifests of like size as soon as there are `merge_count` of them.
+    An entry is rewritten once for each power of `merge_count` that the table holds, so both the length of the list
+    and the work of a commit stay bounded.
+    """
+    tiers: dict[int, list[ManifestFile]] = {}
+    for manifest in manifests:
+        tiers.setdefault(_tier(manifest, merge_count), []).append(manifest)
+    merged: list[ManifestFile] = []
+    for _, members in sorted(tiers.items()):
+        if len(members) < merge_count:
+            merged.extend(members)
+        else:
+            entries = [entry for member in members for entry in member.fetch_manifest_entry(made.io)]
+            merged.append(made.manifest(entries, ManifestEntryStatus.EXISTING))
+    return merged
 
-        An entry is rewritten once for each power of `merge_count` that the table holds, so both the length of the list
-        and the work of a commit stay bounded.
-        """
-        tiers: dict[int, list[ManifestFile]] = {}
-        for manifest in manifests:
-            tiers.setdefault(self._tier(manifest), []).append(manifest)
-        merged: list[ManifestFile] = []
-        for _, members in sorted(tiers.items()):
-            if len(members) < self._merge_count:
-                merged.extend(members)
-            else:
-                entries = [entry for member in members for entry in member.fetch_manifest_entry(self._table.io)]
-                merged.append(self._manifest(entries, existing=True))
-        return merged
 
-    def _tier(self, manifest: ManifestFile) -> int:
-        entries = (manifest.added_files_count or 0) + (manifest.existing_files_count or 0)
-        tier = 0
-        while entries >= self._merge_count:
-            entries //= self._merge_count
-            tier += 1
-        return tier
+def _tier(manifest: ManifestFile, merge_count: int) -> int:
+    entries = (manifest.added_files_count or 0) + (manifest.existing_files_count or 0)
+    tier = 0
+    while entries >= merge_count:
+        entries //= merge_count
+        tier += 1
+    return tier
 
 
 def _head_id(table: Table) -> int | None:
@@ -192,7 +221,8 @@ def _head_id(table: Table) -> int | None:
     return None if head is None else head.snapshot_id
 
 
-def _live_manifests(table: Table, parent: Snapshot | None) -> list[ManifestFile]:
+def live_manifests(table: Table, parent: Snapshot | None) -> list[ManifestFile]:
+    """Return the manifests of a snapshot that have files to read; refuses what something other than K2 has added."""
     if parent is None:
         return []
     found = list(read_manifest_list(table.io.new_input(parent.manifest_list)))
@@ -205,14 +235,37 @@ def _live_manifests(table: Table, parent: Snapshot | None) -> list[ManifestFile]
     return [manifest for manifest in found if manifest.has_added_files() or manifest.has_existing_files()]
 
 
-def _summary(files: Sequence[DataFile], summary: Mapping[str, str], parent: Snapshot | None) -> Summary:
-    added = {
-        "added-data-files": str(len(files)),
-        "added-records": str(sum(file.record_count for file in files)),
-        "added-files-size": str(sum(file.file_size_in_bytes for file in files)),
+def append_summary(files: Collection[DataFile], summary: Mapping[str, str], parent: Snapshot | None) -> Summary:
+    """Return the summary of an append, with the table's totals."""
+    counts = _counts("added", files) if files else {}
+    return update_snapshot_summaries(Summary(operation=Operation.APPEND, **counts, **summary), _totals(parent))
+
+
+def replacement_summary(
+    operation: Operation,
+    *,
+    removed: Collection[DataFile],
+    added: Collection[DataFile],
+    summary: Mapping[str, str],
+    parent: Snapshot | None,
+) -> Summary:
+    """Return the summary of a replacement or a deletion, with the table's totals."""
+    counts = {**_counts("deleted", removed), **(_counts("added", added) if added else {})}
+    counts["removed-files-size"] = counts.pop("deleted-files-size")
+    counts["changed-partition-count"] = str(len({file.partition for file in (*removed, *added)}))
+    # PyIceberg computes the totals of overwrites and not of replacements; they are the same.
+    made = update_snapshot_summaries(Summary(operation=Operation.OVERWRITE, **counts, **summary), _totals(parent))
+    return Summary(operation=operation, **made.additional_properties)
+
+
+def _counts(kind: str, files: Collection[DataFile]) -> dict[str, str]:
+    return {
+        f"{kind}-data-files": str(len(files)),
+        f"{kind}-records": str(sum(file.record_count for file in files)),
+        f"{kind}-files-size": str(sum(file.file_size_in_bytes for file in files)),
         "changed-partition-count": str(len({file.partition for file in files})),
     }
-    previous = None if parent is None or parent.summary is None else parent.summary.additional_properties
-    return update_snapshot_summaries(
-        Summary(operation=Operation.APPEND, **(added if files else {}), **summary), previous
-    )
+
+
+def _totals(parent: Snapshot | None) -> dict[str, str] | None:
+    return None if parent is None or parent.summary is None else parent.summary.additional_properties
