@@ -14,7 +14,7 @@ from k2.query.audit_sources import repeated_records
 from k2.query.following import Refused, decide, misfit
 from k2.query.scan import files_source
 from k2.schemas.records import RECORD_TYPES, RecordType
-from k2.storage.seam import Counts, LogPartition
+from k2.storage.seam import LogPartition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from k2.query.scan import Scanner
     from k2.query.settings import QuerySettings
     from k2.storage.planning import PinnedSnapshot
+    from k2.storage.seam import PartitionSeam
     from k2.storage.tables import RegisteredLog
 
     Numbers = NDArray[np.int64]
@@ -192,7 +193,7 @@ class Auditor:
         done = self._compare(record_type, log, number, paths, dead, range(start, seam), extent)
         counts, whole = known.counts, extent.start <= start
         done.not_in_log += rows - done.rows
-        problems = list(_ledger_problems(counts, rows, len(dead), done.present if whole else None))
+        problems = list(_ledger_problems(known, rows, len(dead), done.present if whole else None))
         if extent.start > seam:
             problems.append(misfit(record_type.name, log.topic, number, seam, extent) or "")
         return PartitionAudit(
@@ -208,7 +209,7 @@ class Auditor:
             duplicates=counts.duplicates,
             dead_letters=len(dead),
             deferred=counts.deferred,
-            lost=done.lost(counts),
+            lost=done.lost(known),
             doubled=done.doubled,
             not_in_log=done.not_in_log,
             pending=extent.end - max(seam, extent.start),
@@ -235,12 +236,12 @@ class Auditor:
             duplicates=counts.duplicates,
             dead_letters=dead,
             deferred=counts.deferred,
-            lost=counts.lost + max(counts.rows - rows, 0),
-            doubled=max(rows - counts.rows, 0),
+            lost=counts.lost + max(known.rows_held - rows, 0),
+            doubled=max(rows - known.rows_held, 0),
             not_in_log=0,
             pending=0,
             compared_with_log=False,
-            problems=tuple(_ledger_problems(counts, rows, dead, None)),
+            problems=tuple(_ledger_problems(known, rows, dead, None)),
         )
 
     def _compare(
@@ -309,11 +310,12 @@ class Auditor:
 _WITHIN: Final = "log_id = $log AND log_partition = $number AND log_offset >= $first AND log_offset < $last"
 
 
-def _ledger_problems(counts: Counts, rows: int, dead_letters: int, messages: int | None) -> Iterator[str]:
+def _ledger_problems(seam: PartitionSeam, rows: int, dead_letters: int, messages: int | None) -> Iterator[str]:
+    counts = seam.counts
     if counts.unaccounted:
         yield f"the ledger of the seam does not add up: {counts.unaccounted} records of {counts.consumed} have no fate"
-    if counts.rows != rows:
-        yield f"the ledger of the seam says {counts.rows} rows, the table has {rows}"
+    if seam.rows_held != rows:
+        yield f"the ledger of the seam says {seam.rows_held} rows, the table has {rows}"
     if counts.dead_letters != dead_letters:
         yield f"the ledger of the seam says {counts.dead_letters} dead letters, market.dead_letters has {dead_letters}"
     if messages is not None and counts.consumed != messages:

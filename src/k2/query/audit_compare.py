@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from k2.kafka.ports import AssignedReader, TopicPartition
-    from k2.storage.seam import Counts
+    from k2.storage.seam import PartitionSeam
 
     Numbers = NDArray[np.int64]
 
@@ -44,10 +44,14 @@ class Compared:
             self.absent += int((in_log & (both == 0)).sum())
             self.not_in_log += int(both[~in_log].sum())
 
-    def lost(self, counts: Counts) -> int:
-        """Return the records lost: what the log shows, or, where it has been deleted, what the counters show."""
-        by_log = self.absent - counts.duplicates - counts.deferred
-        by_ledger = counts.rows - self.distinct_rows + counts.dead_letters - self.distinct_dead_letters
+    def lost(self, seam: PartitionSeam) -> int:
+        """Return the records lost: what the log shows, or, where it has been deleted, what the counters show.
+
+        Rows that retention has removed are not lost.
+        """
+        counts = seam.counts
+        by_log = self.absent - counts.duplicates - counts.deferred - seam.removed_rows
+        by_ledger = seam.rows_held - self.distinct_rows + counts.dead_letters - self.distinct_dead_letters
         return counts.lost + max(by_log, by_ledger, 0)
 
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 VERSION: Final = 1
+VERSION_WITH_REMOVED: Final = 2
+"""Written once retention has removed rows: a version of K2 that knows only 1 would forget that, and call them lost."""
 SUMMARY_KEY: Final = "k2.seam"
 BATCH_KEY: Final = "k2.batch"
 
@@ -66,6 +68,13 @@ class PartitionSeam:
     next_offset: int
     leader_epoch: int = -1
     counts: Counts = field(default_factory=Counts)
+    removed_rows: int = 0
+    """Of `counts.rows`, those that retention has removed; the table holds the others."""
+
+    @property
+    def rows_held(self) -> int:
+        """Rows that the table must hold."""
+        return self.counts.rows - self.removed_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +118,21 @@ class Seam:
         partitions = dict(self.partitions)
         for key, delta in deltas.items():
             before = partitions[key]
-            partitions[key] = PartitionSeam(
+            partitions[key] = replace(
+                before,
                 next_offset=delta.end,
                 leader_epoch=max(before.leader_epoch, delta.leader_epoch),
                 counts=before.counts + delta.counts,
             )
+        return replace(self, commit_sequence=self.commit_sequence + 1, partitions=partitions)
+
+    def with_rows_removed(self, removed: Mapping[LogPartition, int]) -> Seam:
+        """Return the seam after retention has taken out rows: offsets and counters stay, `rows_held` shrinks."""
+        partitions = dict(self.partitions)
+        for key, rows in removed.items():
+            before = partitions.get(key)
+            if before is not None:  # else rows of a log that is not registered, which no ledger counts
+                partitions[key] = replace(before, removed_rows=before.removed_rows + rows)
         return replace(self, commit_sequence=self.commit_sequence + 1, partitions=partitions)
 
     def with_log(self, log_id: int, starts: Mapping[int, int]) -> Seam:
@@ -144,12 +163,14 @@ class Seam:
                 "dead_letters": counts.dead_letters,
                 "deferred": counts.deferred,
                 "lost": counts.lost,
+                **({"removed": value.removed_rows} if value.removed_rows else {}),
             }
         deferred = [
             [d.log_id, d.partition, d.start, d.end, d.tier_map_id, d.lowest_deferred_priority, d.records]
             for d in self.deferred
         ]
-        body = {"v": VERSION, "commit_sequence": self.commit_sequence, "logs": logs, "deferred": deferred}
+        version = VERSION_WITH_REMOVED if any(part.removed_rows for part in self.partitions.values()) else VERSION
+        body = {"v": version, "commit_sequence": self.commit_sequence, "logs": logs, "deferred": deferred}
         return json.dumps(body, separators=(",", ":"))
 
     @classmethod
@@ -162,9 +183,10 @@ class Seam:
         try:
             body = json.loads(text)
             version = body["v"]
-            if version != VERSION:
+            if version not in {VERSION, VERSION_WITH_REMOVED}:
                 raise SeamError(
-                    f"expected a seam of version {VERSION}, found {version}: upgrade K2 to one that reads it"
+                    f"expected a seam of version {VERSION} or {VERSION_WITH_REMOVED}, found {version}: upgrade K2 to "
+                    "one that reads it"
                 )
             partitions = {
                 LogPartition(int(log_id), int(number)): PartitionSeam(
@@ -178,6 +200,7 @@ class Seam:
                         entry["deferred"],
                         entry["lost"],
                     ),
+                    removed_rows=entry.get("removed", 0),
                 )
                 for log_id, entries in body["logs"].items()
                 for number, entry in entries.items()
