@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from k2.storage.planning import Planner
     from k2.storage.settings import CatalogSettings
     from k2.storage.tables import MarketTables
+    from k2.storage.upkeep.round import Upkeep
 
 
 def system_clock() -> Clock:
@@ -301,6 +302,19 @@ def table_sql(settings: Settings) -> Iterator[TableSql]:
         yield TableSql(files, files_of)
     finally:
         files.close()
+        tables.close()
+
+
+@contextmanager
+def upkeep(settings: Settings) -> Iterator[Upkeep]:
+    """Give what keeps the tables up, in rounds, and drops their old days."""
+    from k2.storage.upkeep.round import Upkeep
+
+    tables = _existing_tables(settings)
+    scratch_dir = settings.upkeep.scratch_dir or settings.data_dir / "scratch"
+    try:
+        yield Upkeep(tables, settings.catalog, settings.upkeep, system_clock(), scratch_dir=scratch_dir)
+    finally:
         tables.close()
 
 

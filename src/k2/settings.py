@@ -21,7 +21,7 @@ from k2.ingestion.settings import IngestionSettings
 from k2.kafka.settings import KafkaSettings
 from k2.local.settings import LocalSettings
 from k2.query.settings import QuerySettings
-from k2.storage.settings import CatalogSettings
+from k2.storage.settings import CatalogSettings, UpkeepSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,6 +58,9 @@ class Settings(BaseModel):
     )
     kafka: KafkaSettings = Field(default_factory=KafkaSettings, description="The log and its schema registry")
     catalog: CatalogSettings = Field(default_factory=CatalogSettings, description="The Iceberg catalog and warehouse")
+    upkeep: UpkeepSettings = Field(
+        default_factory=UpkeepSettings, description="Merging, compaction, expiry and orphans of the tables"
+    )
     valkey: ValkeySettings = Field(default_factory=ValkeySettings, description="The cache")
     feeds: FeedSettings = Field(default_factory=FeedSettings, description="Importer and simulated market")
     ingestion: IngestionSettings = Field(default_factory=IngestionSettings, description="The ingest worker")

@@ -26,6 +26,8 @@ from k2.storage.failures import translated
 from k2.storage.iceberg_schema import PARTITION_DAY, PARTITION_EXCHANGE, SORT_COLUMNS, is_market_table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pyiceberg.table import Table
 
     from k2.common.clock import Clock
@@ -93,17 +95,26 @@ class DataFileWriter:
         frame = pl.DataFrame(pl.from_arrow(content))
         return self._write_part(table, frame, file.data_file.partition, directory)
 
-    def _write_part(self, table: Table, frame: pl.DataFrame, partition: Record, directory: str) -> WrittenFile:
+    def write_sorted(
+        self, table: Table, frames: Iterable[pl.DataFrame], partition: Record, directory: str
+    ) -> WrittenFile:
+        """Write frames that come sorted and all belong to one partition; each frame becomes a row group."""
         path = f"{table.location()}/{directory}/{uuid.uuid4()}.parquet"
-        content = frame.select(self._schema.names).to_arrow(compat_level=pl.CompatLevel.oldest()).cast(self._schema)
+        rows = 0
         with translated("writing a data file", path=path):
             output = table.io.new_output(path)
             with output.create() as stream, self._parquet_writer(stream) as writer:
-                for start in range(0, content.num_rows, self._row_group_rows):
-                    writer.write_table(content.slice(start, self._row_group_rows), self._row_group_rows)
+                for frame in frames:
+                    content = frame.select(self._schema.names).to_arrow(compat_level=pl.CompatLevel.oldest())
+                    writer.write_table(content.cast(self._schema), self._row_group_rows)
+                    rows += content.num_rows
                     reached("mid_parquet")
             reached("file_closed")
-            return self._described(table, path, content.num_rows, partition)
+            return self._described(table, path, rows, partition)
+
+    def _write_part(self, table: Table, frame: pl.DataFrame, partition: Record, directory: str) -> WrittenFile:
+        parts = (frame.slice(start, self._row_group_rows) for start in range(0, frame.height, self._row_group_rows))
+        return self.write_sorted(table, parts, partition, directory)
 
     def _parquet_writer(self, stream: object) -> pq.ParquetWriter:
         return pq.ParquetWriter(

@@ -66,6 +66,10 @@ class SnapshotExpiry:
         self._log.info("snapshots_expired", table=table_name, expired=len(gone))
         return len(gone)
 
+    def expirable(self, table_name: str) -> int:
+        """Return how many snapshots an expiry would take now."""
+        return len(self._expirable(self._tables.load(table_name)))
+
     def start(self) -> None:
         """Start the thread."""
         if self._thread is None:

@@ -1,8 +1,12 @@
-"""Settings of the catalog, the commit, planning and expiry."""
+"""Settings of the catalog, the commit, planning, expiry and the upkeep of the tables."""
 
 from __future__ import annotations
 
+from pathlib import Path  # noqa: TC003  # pydantic reads the annotation at run time
+
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+_MEBIBYTE = 1024 * 1024
 
 
 class CatalogSettings(BaseModel):
@@ -68,4 +72,58 @@ class CatalogSettings(BaseModel):
     )
     planned_files_cached_max: int = Field(
         default=200_000, ge=1, description="Most entries of manifests that a planner keeps in memory"
+    )
+
+
+class UpkeepSettings(BaseModel):
+    """What is merged, compacted and swept, how often, and in how much memory."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    interval_seconds: float = Field(
+        default=120.0, gt=0, description="Pause between two rounds of `k2 maintain --every`"
+    )
+    round_seconds_max: float = Field(
+        default=3600.0, gt=0, description="Longest time of one round in the background; then it is ended"
+    )
+    metrics_host: str = Field(default="127.0.0.1", min_length=1, description="Address of the upkeep's own /metrics")
+    metrics_port: int = Field(default=9309, ge=0, le=65535, description="Port of the upkeep's own /metrics")
+    scratch_dir: Path | None = Field(
+        default=None, description="Where sorting keeps what does not fit in memory; `<data dir>/scratch` if unset"
+    )
+    file_bytes_min: int = Field(
+        default=128 * _MEBIBYTE, ge=1, description="Size from which a data file is left as it is"
+    )
+    file_bytes_max: int = Field(
+        default=256 * _MEBIBYTE, ge=2, description="Size that a compacted file is to stay below"
+    )
+    quiet_minutes: float = Field(
+        default=30.0, ge=0, description="Minutes of log time without a row after which a day is compacted"
+    )
+    merge_files_min: int = Field(
+        default=20, ge=2, description="Files of like size in a day still written to that are merged into one"
+    )
+    merge_tier_bytes: int = Field(
+        default=_MEBIBYTE, ge=1, description="Size below which all files are of like size; each step up is 10 times it"
+    )
+    job_bytes_max: int = Field(
+        default=4096 * _MEBIBYTE,
+        ge=1,
+        description="Most bytes of files that are sorted in one go and replaced together",
+    )
+    sort_rows_max: int = Field(
+        default=131_072, ge=256, description="Rows that sorting holds in memory; more are sorted in pieces on disk"
+    )
+    sort_pieces_max: int = Field(default=32, ge=2, le=1_024, description="Most sorted pieces that are merged at a time")
+    commit_attempts_max: int = Field(
+        default=30, ge=1, description="Most attempts to put a replacement on top of a busy table's head"
+    )
+    sweep_interval_hours: float = Field(default=1.0, ge=0, description="Pause between two looks for orphaned files")
+    orphan_hours: float = Field(
+        default=24.0,
+        gt=0,
+        description="How long a file must stay orphaned, from when it was first seen so, before it is deleted",
+    )
+    orphans_marked_max: int = Field(
+        default=200_000, ge=1, description="Most orphaned files that are remembered; others wait for a later look"
     )
