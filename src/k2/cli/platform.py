@@ -37,7 +37,7 @@ def up(
     ] = None,
     only: Annotated[str | None, typer.Option(help="Components to start, by comma.", hidden=True)] = None,
 ) -> None:
-    """Start the platform and keep it running: Kafka, registry, Valkey, ingest worker and API."""
+    """Start the platform and keep it running: Kafka, registry, Valkey, ingest worker, API and upkeep."""
     from k2.local.assembly import EVERYTHING
     from k2.local.control import refuse_second
     from k2.local.layout import DataDirectory

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from k2.common.errors import ConfigurationError
 from k2.local.artifacts import ArtifactCache, fetch_with_jgo, locked_components
 from k2.local.java import find_java
-from k2.local.k2_component import api, simulator, worker
+from k2.local.k2_component import api, simulator, upkeep, worker
 from k2.local.kafka_component import KafkaComponent
 from k2.local.registry_component import RegistryComponent
 from k2.local.valkey_component import ValkeyComponent
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from k2.local.settings import LocalSettings
 
 SERVICES: Final = ("kafka", "registry", "valkey")
-EVERYTHING: Final = (*SERVICES, "worker", "api")
+EVERYTHING: Final = (*SERVICES, "worker", "api", "upkeep")
 KNOWN: Final = (*EVERYTHING, "simulator")
 
 
@@ -46,6 +46,8 @@ def _build(name: str, settings: LocalSettings, cache_dir: Path, simulator_argume
             return worker()
         case "api":
             return api()
+        case "upkeep":
+            return upkeep()
         case "simulator":
             return simulator(simulator_arguments)
     cache = ArtifactCache(

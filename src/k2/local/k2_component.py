@@ -1,4 +1,4 @@
-"""The components that are K2 itself: ingest worker, API and simulator, each its own Python process."""
+"""The components that are K2 itself: ingest worker, API, upkeep and simulator, each its own Python process."""
 
 from __future__ import annotations
 
@@ -92,6 +92,11 @@ def worker() -> K2Component:
 def api() -> K2Component:
     """Return the REST API."""
     return K2Component("api", "serve", ("kafka", "registry"), 1, ("api",))
+
+
+def upkeep() -> K2Component:
+    """Return the upkeep of the tables."""
+    return K2Component("upkeep", "maintain", (), 1, ("upkeep",), "--metrics-port", arguments=("--every", "auto"))
 
 
 def simulator(arguments: tuple[str, ...] = ()) -> K2Component:

@@ -22,6 +22,7 @@ USUAL: Final[Mapping[str, int]] = {
     "valkey": 6379,
     "api": 8000,
     "worker": 9308,
+    "upkeep": 9309,
 }
 _STEP: Final = 10
 _TRIES: Final = 200

@@ -17,7 +17,7 @@ class LocalSettings(BaseModel):
     ports: dict[str, int] = Field(
         default_factory=dict,
         description="Ports that must be used, by name (kafka, kafka-controller, registry, registry-management, valkey, "
-        "api, worker); the others are the usual ones, or the next free",
+        "api, worker, upkeep); the others are the usual ones, or the next free",
     )
     cache_dir: Path | None = Field(
         default=None, description="Where downloads are kept; `$XDG_CACHE_HOME/k2` or `~/.cache/k2` if unset"

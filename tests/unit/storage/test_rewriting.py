@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -65,6 +68,7 @@ def test_a_rewrite_that_changes_rows_is_refused(tmp_path: Path, monkeypatch: pyt
 
     assert "nothing was replaced" in done.problem
     assert len(files_of(lake)) == 6
+    assert len(list(files_of(lake)[0].parent.iterdir())) == 6
 
 
 def test_files_in_the_wrong_order_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,3 +79,16 @@ def test_files_in_the_wrong_order_are_refused(tmp_path: Path, monkeypatch: pytes
     (done,) = compact(lake)
 
     assert "in the order" in done.problem
+
+
+def test_what_a_killed_process_left_behind_while_sorting_is_cleared(tmp_path: Path) -> None:
+    lake = lake_with(tmp_path, 6)
+    scratch_dir = Path(local_path(lake.settings.warehouse)) / "scratch"
+    ended = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    ended.wait()
+    for owner in (ended.pid, os.getpid()):
+        (scratch_dir / f"{owner}-left").mkdir(parents=True)
+
+    compact(lake)
+
+    assert [path.name for path in scratch_dir.iterdir()] == [f"{os.getpid()}-left"]

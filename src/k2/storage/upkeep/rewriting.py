@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
+import psutil
 import pyarrow.parquet as pq
 
 from k2.common.errors import AccountingError, CorruptionError
@@ -110,19 +112,26 @@ class Rewriter:
 
         Raises:
             CorruptionError: a file to rewrite is damaged; it is named, and stays as it is.
-            AccountingError: the new files do not hold the same rows in order; they are left to the orphan sweep.
+            AccountingError: the new files do not hold the same rows in order; they are deleted.
         """
-        before, after = Content(), Content()
+        before = Content()
         sources = [StoredRows(table.io, file.data_file, self._schema, before) for file in job.files]
         first = job.files[0].data_file
         directory = first.file_path.removeprefix(f"{table.location()}/").rpartition("/")[0]
         groups_each = -(-job.rows // (job.outputs * self._row_group_rows))
-        written: list[WrittenFile] = []
-        with _scratch(self._scratch_dir) as scratch:
-            groups = row_groups(ExternalSort(self._order, scratch, self._limits).sorted(sources), self._row_group_rows)
-            for group in groups:
-                part = _first_and(group, islice(groups, groups_each - 1))
-                written.append(self._writer.write_sorted(table, part, first.partition, directory))
+        with _deleted_on_error(table.io) as written:
+            with _scratch(self._scratch_dir) as scratch:
+                rows = ExternalSort(self._order, scratch, self._limits).sorted(sources)
+                groups = row_groups(rows, self._row_group_rows)
+                for group in groups:
+                    part = _first_and(group, islice(groups, groups_each - 1))
+                    written.append(self._writer.write_sorted(table, part, first.partition, directory))
+            self._verify(table, job, written, before)
+        return tuple(written)
+
+    def _verify(self, table: Table, job: Job, written: Sequence[WrittenFile], before: Content) -> None:
+        """Read what was written, and compare it with what was read."""
+        after = Content()
         last: tuple[object, ...] | None = None
         for file in written:
             for batch in StoredRows(table.io, file.data_file, self._schema, after).batches(_BATCH_ROWS):
@@ -133,7 +142,6 @@ class Rewriter:
                 f"files, found {after.rows} rows (read {before.rows}), content {after.hashes} against {before.hashes}; "
                 "nothing was replaced"
             )
-        return tuple(written)
 
     def _checked_order(self, batch: pl.DataFrame, last: tuple[object, ...] | None, path: str) -> tuple[object, ...]:
         keys = batch.select(self._order)
@@ -165,11 +173,28 @@ def _first_and(first: pl.DataFrame, rest: Iterator[pl.DataFrame]) -> Iterator[pl
 
 
 @contextmanager
+def _deleted_on_error(io: FileIO) -> Iterator[list[WrittenFile]]:
+    """Give a list of files written; on an error they are deleted, since no commit has ever named them."""
+    written: list[WrittenFile] = []
+    try:
+        yield written
+    except Exception:
+        for file in written:
+            with suppress(OSError):  # left to the orphan sweep
+                io.delete(file.path)
+        raise
+
+
+@contextmanager
 def _scratch(directory: Path) -> Iterator[Path]:
-    """Give an empty directory that is gone afterwards, whatever happens but a kill."""
+    """Give an empty directory that is gone afterwards; what a killed process has left there goes now."""
     with translated("making room for sorting", path=str(directory)):
         directory.mkdir(parents=True, exist_ok=True)
-        path = Path(tempfile.mkdtemp(dir=directory))
+        for left in directory.iterdir():
+            owner = left.name.partition("-")[0]
+            if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+                shutil.rmtree(left, ignore_errors=True)
+        path = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=directory))
     try:
         yield path
     finally:
