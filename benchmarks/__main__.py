@@ -8,7 +8,19 @@ import sys
 
 from benchmarks.report import Figure, show, write
 
-NAMES = ("dedup", "ingest", "visibility", "hybrid", "planning", "recovery", "sequences", "startup", "storage")
+NAMES = (
+    "dedup",
+    "ingest",
+    "visibility",
+    "hybrid",
+    "planning",
+    "recovery",
+    "sequences",
+    "startup",
+    "storage",
+    "compaction",
+    "commits",
+)
 
 
 def main() -> int:
