@@ -31,6 +31,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=1000, help="simulated runs")
     parser.add_argument("--fuzz", type=int, default=0, metavar="INPUTS", help="hostile messages for the decoder")
     parser.add_argument("--real-runs", type=int, default=0, help="runs on real processes")
+    parser.add_argument("--minutes", type=float, default=120.0, help="no real run begins after so many minutes")
     parser.add_argument("--kind", action="append", help="only real runs of this kind; may be repeated")
     parser.add_argument("--results", type=Path, default=Path("results"), help="directory of the JSON")
     arguments = parser.parse_args()
@@ -38,7 +39,7 @@ def main() -> int:
     if arguments.runs:
         kept &= _simulations(arguments.seed, arguments.runs, arguments.results)
     if arguments.real_runs:
-        kept &= _real(arguments.seed, arguments.real_runs, arguments.kind, arguments.results)
+        kept &= _real(arguments.seed, arguments.real_runs, arguments)
     if arguments.fuzz:
         kept &= _fuzz(arguments.seed, arguments.fuzz, arguments.results)
     return 0 if kept else 1
@@ -63,18 +64,20 @@ def _simulations(seed: int, runs: int, directory: Path) -> bool:
     return all(summary.holds for summary in summaries) and not differences
 
 
-def _real(seed: int, runs: int, kinds: list[str] | None, directory: Path) -> bool:
+def _real(seed: int, runs: int, arguments: argparse.Namespace) -> bool:
     logging.configure(component="faults", level="ERROR")
-    scenarios = [scenario for scenario in SCENARIOS if not kinds or scenario.name in kinds]
+    scenarios = [scenario for scenario in SCENARIOS if scenario.name in (arguments.kind or [scenario.name])]
     clock = SystemClock()
     began = clock.monotonic()
     with tempfile.TemporaryDirectory(prefix="k2-faults-") as place:
-        results = run_real(Path(place), seed, runs, scenarios=scenarios, observe=_tell_run)
+        results = run_real(
+            Path(place), seed, runs, scenarios=scenarios, seconds_max=arguments.minutes * 60, observe=_tell_run
+        )
     seconds = clock.monotonic() - began
     summaries = summarize(results, {scenario.name: scenario.numbers for scenario in scenarios})
-    report.show(f"{runs} runs on real processes, seeds from {seed}, {seconds:.0f} s", summaries, _OUT)
-    body = {"seed": seed, "runs": runs, "seconds": seconds, "kinds": report.as_json(summaries)}
-    _OUT.print(f"written: {report.write(directory, 'faults-real', clock, body)}")
+    report.show(f"{len(results)} runs on real processes, seeds from {seed}, {seconds:.0f} s", summaries, _OUT)
+    body = {"seed": seed, "runs": len(results), "seconds": seconds, "kinds": report.as_json(summaries)}
+    _OUT.print(f"written: {report.write(arguments.results, 'faults-real', clock, body)}")
     return all(summary.holds for summary in summaries)
 
 

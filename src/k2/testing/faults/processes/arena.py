@@ -180,10 +180,10 @@ class Run:
         self.wait_for_commits()
         self.recoveries.append(self.clock.monotonic() - began)
 
-    def quiesce(self, *, begun_anew: bool = True) -> None:
+    def quiesce(self) -> None:
         """Stop sending, see that a worker runs, wait until the tables hold the log, stop the workers."""
         self.feeder.stop()
-        if begun_anew or not any(worker.alive for worker in self.workers):
+        if not any(worker.alive for worker in self.workers):
             self.start_worker()
         self.wait_until_all_is_held()
         for worker in self.workers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from k2.testing.faults.oracle import Verdict
 from k2.testing.faults.processes.arena import Arena
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from k2.testing.faults.processes.scenarios import Scenario
 
-_REFUSED = "14"
+SECONDS_MAX: Final = 7_200.0
+_REFUSED: Final = "14"
 """Scenarios of this number end with a refusal: nothing is to be ingested after it."""
 
 
@@ -27,12 +28,19 @@ def run_real(
     runs: int,
     *,
     scenarios: Sequence[Scenario] = SCENARIOS,
+    seconds_max: float = SECONDS_MAX,
     observe: Callable[[RunResult], None] = lambda _: None,
 ) -> list[RunResult]:
-    """Run `runs` scenarios in turn, in an order drawn from the seed; each run has a seed of its own."""
+    """Run `runs` scenarios in turn, in an order drawn from the seed; each run has a seed of its own.
+
+    No run begins after `seconds_max`.
+    """
     results = []
     with Arena(directory).open() as arena:
+        deadline = arena.clock.monotonic() + seconds_max
         for number, scenario in enumerate(_schedule(seed, runs, scenarios)):
+            if arena.clock.monotonic() > deadline:
+                break
             results.append(run_scenario(arena, scenario, number, seed + number))
             observe(results[-1])
     return results

@@ -161,7 +161,7 @@ def _settle(run: Run) -> None:
     """Let the tables take everything that was sent, and stop."""
     run.start_worker()
     run.wait_for_commits()
-    run.quiesce(begun_anew=False)
+    run.quiesce()
 
 
 def _expect_refusal(run: Run, text: str) -> None:
