@@ -54,7 +54,7 @@ bench: setup ## measure, side by side; a table, and JSON in results/
 	@$(BIN)/python -m benchmarks
 
 faults: setup ## the fault campaign: SEED, RUNS (simulated), REAL_RUNS (processes), FUZZ (messages); JSON in results/
-	@$(BIN)/python -m k2.testing.faults --seed $(SEED) --runs $(RUNS) --real-runs $(REAL_RUNS) --fuzz $(FUZZ)
+	@POLARS_MAX_THREADS=1 $(BIN)/python -m k2.testing.faults --seed $(SEED) --runs $(RUNS) --real-runs $(REAL_RUNS) --fuzz $(FUZZ)
 
 mutants: setup ## break the product on purpose, on a copy: each break must be caught
 	@$(BIN)/python -m mutants $(MUTANTS)

@@ -76,7 +76,7 @@ class SimulatedTable:
 
     def coordinates(self) -> list[tuple[int, int, int]]:
         """Return the coordinate of every row, in no order."""
-        return [row for rows in self.rows for row in rows.select("log_id", "log_partition", "log_offset").rows()]
+        return [row for rows in self.rows for row in columns_of(rows, "log_id", "log_partition", "log_offset")]
 
     def swap(self, batch: Batch, rows: list[pl.DataFrame]) -> None:
         """Make the batch part of the table."""
@@ -103,6 +103,11 @@ class SimulatedTable:
     def expire(self) -> None:
         """Forget all snapshots but the head, and with them their batch ids."""
         self.batches = {name: number for name, number in self.batches.items() if number == self.commits}
+
+
+def columns_of(rows: pl.DataFrame, *names: str) -> list[tuple[Any, ...]]:
+    """Return some columns as tuples, one a row, without a query."""
+    return list(zip(*(rows.get_column(name).to_list() for name in names), strict=True))
 
 
 class SimulatedTables:
@@ -221,6 +226,7 @@ class SimulatedDecoder:
         }
         self._schemas = schemas
         self._registry_fails = registry_fails
+        self._empty: dict[int, pl.DataFrame] = {}
 
     def decode(self, batch: LogBatch, *, log_id: int) -> Decoded:
         """Decode a batch."""
@@ -233,11 +239,21 @@ class SimulatedDecoder:
             else:
                 good.append(offset)
                 texts.append(value.decode())
-        known = {"log_offset": pl.Int64, "source": pl.String}
-        rows = pl.DataFrame({"log_offset": good, "source": texts}, schema=known).select(
-            pl.col(name).cast(dtype)
-            if name in known
-            else pl.lit({"log_id": log_id, "log_partition": batch.partition}.get(name), dtype).alias(name)
-            for name, dtype in self._schema.items()
-        )
-        return Decoded(rows, tuple(bad))
+        count = len(good)
+        known: dict[str, list[Any]] = {
+            "log_offset": good,
+            "source": texts,
+            "log_id": [log_id] * count,
+            "log_partition": [batch.partition] * count,
+        }
+        columns = [pl.Series(name, values, self._schema[name]) for name, values in known.items()]
+        return Decoded(self._empty_columns(count).hstack(columns), tuple(bad))
+
+    def _empty_columns(self, count: int) -> pl.DataFrame:
+        """Return the columns that nothing in a simulation reads; kept by length, since making them costs the most."""
+        if count not in self._empty:
+            named = ("log_offset", "source", "log_id", "log_partition")
+            self._empty[count] = pl.DataFrame(
+                [pl.Series(name, [None] * count, dtype) for name, dtype in self._schema.items() if name not in named]
+            )
+        return self._empty[count]

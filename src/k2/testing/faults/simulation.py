@@ -17,7 +17,7 @@ from k2.common import crash_points
 from k2.ingestion import events
 from k2.testing.faults.oracle import StoredRow, Verdict, check_progress, check_seam, judge
 from k2.testing.simulated_ingest import TOPICS, SimulatedIngest, SimulatedWorker, crash_at
-from k2.testing.simulated_tables import Faults
+from k2.testing.simulated_tables import Faults, columns_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -229,7 +229,7 @@ class _Run:
             self.seams[name] = seam
             seen, counts, coordinates = self.counted.get(name, (0, Counter(), set()))
             for rows in table.rows[seen:]:
-                for coordinate in rows.select("log_id", "log_partition", "log_offset").rows():
+                for coordinate in columns_of(rows, "log_id", "log_partition", "log_offset"):
                     if coordinate in coordinates:
                         self.complaints.append(f"{name}: the coordinate {coordinate} is stored twice")
                     coordinates.add(coordinate)
@@ -261,7 +261,7 @@ class _Run:
                         bad.add(("" if log is None else log.topic_id, number, offset, "written"))
         for name, table in self.world.tables.tables.items():
             for frame in table.rows:
-                for *coordinate, text in frame.select("log_id", "log_partition", "log_offset", "source").rows():
+                for *coordinate, text in columns_of(frame, "log_id", "log_partition", "log_offset", "source"):
                     key = (name, *coordinate)
                     rows.append(StoredRow(key, key, text))
         return judge(

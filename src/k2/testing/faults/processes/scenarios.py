@@ -33,8 +33,10 @@ class Scenario:
 
 def _crash_at(point: str) -> Callable[[Run], None]:
     def inject(run: Run) -> None:
-        first = run.start_worker(member="one", crash_points=f"{point}:{run.draw.randint(1, 4)}")
-        if point == "during_revoke":
+        revoked = point == "during_revoke"
+        hits = 1 if revoked else run.draw.randint(1, 4)
+        first = run.start_worker(member="one", crash_points=f"{point}:{hits}")
+        if revoked:  # a second member makes the first one give partitions back, once
             run.wait_for_commits()
             run.start_worker()
         run.wait(f"the worker to end at {point}", lambda: not first.alive)
