@@ -60,7 +60,7 @@ def _simulations(seed: int, runs: int, directory: Path) -> bool:
     _failed("hybrid answers", differences)
     hybrid = {"runs": len(asked), "answers": answers, "differences": differences}
     body = {"seed": seed, "runs": runs, "seconds": seconds, "kinds": report.as_json(summaries), "hybrid": hybrid}
-    _OUT.print(f"written: {report.write(directory, 'faults-simulated', clock, body)}")
+    _OUT.print(f"written: {report.write(directory, 'faults-simulated', clock, body, summaries)}")
     return all(summary.holds for summary in summaries) and not differences
 
 
@@ -77,7 +77,7 @@ def _real(seed: int, runs: int, arguments: argparse.Namespace) -> bool:
     summaries = summarize(results, {scenario.name: scenario.numbers for scenario in scenarios})
     report.show(f"{len(results)} runs on real processes, seeds from {seed}, {seconds:.0f} s", summaries, _OUT)
     body = {"seed": seed, "runs": len(results), "seconds": seconds, "kinds": report.as_json(summaries)}
-    _OUT.print(f"written: {report.write(arguments.results, 'faults-real', clock, body)}")
+    _OUT.print(f"written: {report.write(arguments.results, 'faults-real', clock, body, summaries)}")
     return all(summary.holds for summary in summaries)
 
 

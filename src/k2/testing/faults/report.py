@@ -49,14 +49,29 @@ def show(title: str, summaries: Sequence[KindSummary], console: Console | None =
             out.print(f"FAILED {summary.kind}, {failure}", markup=False)
 
 
-def write(directory: Path, name: str, clock: Clock, body: Mapping[str, Any]) -> Path:
-    """Write the figures of one run as JSON, named by date and time."""
+def write(
+    directory: Path, name: str, clock: Clock, body: Mapping[str, Any], summaries: Sequence[KindSummary] = ()
+) -> Path:
+    """Write the figures of one run as JSON, named by date and time, and its table beside it for documents."""
     directory.mkdir(parents=True, exist_ok=True)
     now = datetime.fromtimestamp(clock.time_ns() / _NS, UTC)
     path = directory / f"{name}-{now:%Y%m%dT%H%M%SZ}.json"
     machine = {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()}
     path.write_text(json.dumps({"at": now.isoformat(), "machine": machine, **body}, indent=2) + "\n", encoding="utf-8")
+    if summaries:
+        path.with_suffix(".md").write_text(as_markdown(summaries), encoding="utf-8")
     return path
+
+
+def as_markdown(summaries: Sequence[KindSummary]) -> str:
+    """Return the table as documents have it."""
+    lines = [
+        "| " + " | ".join(_COLUMNS) + " |",
+        "|" + "|".join("---" if column in ("kind", "faults") else "---:" for column in _COLUMNS) + "|",
+    ]
+    rows = [(summary.kind, summary.numbers, *_figures([summary])) for summary in summaries]
+    rows.append(("total", "", *_figures(summaries)))
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
 
 
 def as_json(summaries: Sequence[KindSummary]) -> list[dict[str, Any]]:
