@@ -325,7 +325,7 @@ def auditor(settings: Settings) -> Iterator[Auditor]:
     from k2.query.audit import Auditor
     from k2.storage.dead_letter_offsets import DeadLetterOffsets
 
-    tables = market_tables(settings)
+    tables = _existing_tables(settings)
     admin = log_admin(settings)
     files = scanner(settings, tables)
     try:

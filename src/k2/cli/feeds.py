@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
 
@@ -128,23 +129,23 @@ def simulate(
     settings = load_settings(data_dir)
     bootstrap.start_process(settings, component="simulate")
     clock = bootstrap.system_clock()
-    start_ns = clock.time_ns() if start is None else _start_ns(start)
-    market = Market(
-        MarketRun(seed=seed, start_ns=start_ns, rate=rate, symbols=symbols),
-        duration_ns=None if duration is None else int(duration * SECOND_NS),
-    )
+    run = MarketRun(seed=seed, start_ns=0 if start is None else _start_ns(start), rate=rate, symbols=symbols)
     if start is not None and duration is None:
         raise ConfigurationError("expected --duration with --start, found none: a run in the past needs an end")
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: stopped.append(received))
-    get_logger(__name__).info(
-        "simulation_started", run=market.run.run_id, rate=rate, symbols=symbols, seed=seed, start_ns=start_ns
-    )
-    pacer = None
-    if start is None:
-        pacer = Pacer(clock, start_ns=start_ns, catch_up_seconds_max=settings.feeds.catch_up_seconds_max)
     with bootstrap.feed(settings, "sim") as feed, _RunProgress(Console(), duration) as progress:
+        pacer = None
+        if start is None:  # the market opens once its way into the log is ready
+            run = replace(run, start_ns=clock.time_ns())
+            pacer = Pacer(
+                clock, start_ns=run.start_ns, catch_up_seconds_max=settings.feeds.catch_up_seconds_max, on_slip=_slipped
+            )
+        get_logger(__name__).info(
+            "simulation_started", run=run.run_id, rate=rate, symbols=symbols, seed=seed, start_ns=run.start_ns
+        )
+        market = Market(run, duration_ns=None if duration is None else int(duration * SECOND_NS))
         outlet = None if start is None else _resumed(feed, market, int((duration or 0) * SECOND_NS))
         played = play(
             market,
@@ -155,6 +156,12 @@ def simulate(
             on_progress=progress.told,
         )
     typer.echo(_told(played, outlet.left_out if outlet else 0))
+
+
+def _slipped(seconds: float) -> None:
+    from k2.common.logging import get_logger
+
+    get_logger(__name__).warning("simulation_slipped", seconds=round(seconds, 3))
 
 
 class _RunProgress:
@@ -208,11 +215,11 @@ def _told(played: Played, left_out: int) -> str:
 
 
 def _start_ns(text: str) -> int:
-    from datetime import UTC, datetime
+    from datetime import UTC, datetime, timedelta
 
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise ConfigurationError(f"expected --start as ISO 8601, found {text!r}") from error
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return int(moment.timestamp()) * SECOND_NS
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1_000

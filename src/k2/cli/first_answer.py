@@ -39,7 +39,7 @@ def show_first_answer(
         typer.echo("No trade has come in yet; ask with `k2 symbols` which symbols there are.")
         return
     exchange, symbol = found
-    words = ["trades", symbol, "--exchange", exchange, "--window", "10s", "--limit", "3"]
+    words = ["trades", symbol, "--exchange", exchange, "--window", "10s", "--anchor", "latest", "--limit", "3"]
     typer.echo(f"$ {program()} {' '.join(words)}{data_dir_option(directory)}")
     # In a process of its own, since answering loads Arrow, and this process stays.
     command = [sys.executable, "-m", "k2.cli.main", *words, "--data-dir", str(directory.root)]
@@ -54,11 +54,11 @@ def show_first_answer(
 
 
 def first_symbol(api: str, key: str) -> tuple[str, str] | None:
-    """Return exchange and symbol of the trades with the most rows; None while there are none."""
+    """Return exchange and symbol of the simulated trades with the most rows; None while there are none."""
     where = urlsplit(api)
     connection = http.client.HTTPConnection(where.hostname or "127.0.0.1", where.port, timeout=5)
     try:
-        connection.request("GET", "/v1/symbols?data_type=trades", headers={"X-API-Key": key})
+        connection.request("GET", "/v1/symbols?data_type=trades&exchange=sim", headers={"X-API-Key": key})
         answer = connection.getresponse()
         text = answer.read()
         if answer.status != http.client.OK:

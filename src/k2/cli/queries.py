@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from k2.cli.options import DataDirOption
-from k2.common.errors import QueryError
+from k2.common.errors import ConfigurationError, QueryError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -191,6 +191,11 @@ def _client(settings: Settings) -> K2Client:
     from k2.api.keys import read_key
     from k2.client import K2Client
 
+    if settings.api.key_file is None and not settings.kafka.bootstrap_servers:
+        raise ConfigurationError(
+            f"expected a platform that runs on {settings.data_dir}, found none: start it (`k2 up`), name the directory "
+            "of one that runs (--data-dir, K2_DATA_DIR), or set K2_API__HOST, K2_API__PORT and K2_API__KEY_FILE"
+        )
     key = read_key(settings.api.key_file or settings.data_dir / "api-key")
     address = f"http://{settings.api.host}:{settings.api.port}"
     return K2Client(address, key, timeout_seconds=settings.api.client_seconds_max)

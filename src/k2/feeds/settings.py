@@ -26,5 +26,5 @@ class FeedSettings(BaseModel):
         default=120.0, gt=0, le=86_400, description="How long an import waits for the log to tell what it holds already"
     )
     catch_up_seconds_max: float = Field(
-        default=5.0, ge=0, le=3600, description="Delay that the simulated market makes up for; beyond it, it slips"
+        default=60.0, ge=0, le=3600, description="Delay that the simulated market makes up for; beyond it, it slips"
     )

@@ -58,8 +58,17 @@ class Played:
 class Pacer:
     """Waits until a slice is due. A delay is made up for, up to a bound; beyond it, all that follows moves back."""
 
-    def __init__(self, clock: Clock, *, start_ns: int, catch_up_seconds_max: float) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        start_ns: int,
+        catch_up_seconds_max: float,
+        on_slip: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        """Begin now; `on_slip` is told the seconds by which all that follows has moved back."""
         self._clock = clock
+        self._on_slip = on_slip
         self._start_ns = start_ns
         self._catch_up_seconds_max = catch_up_seconds_max
         self._origin = clock.monotonic()
@@ -74,6 +83,7 @@ class Pacer:
         if late > self._catch_up_seconds_max:
             self._origin += late
             self.slipped_seconds += late
+            self._on_slip(late)
 
 
 def play(

@@ -19,7 +19,7 @@ def common_properties(settings: KafkaSettings, *, client_id: str) -> Properties:
     """Return the properties of any client: addresses, security, time limits, and logging through K2's log."""
     request_ms = int(settings.request_timeout_seconds * 1000)
     return {
-        "bootstrap.servers": settings.bootstrap_servers,
+        "bootstrap.servers": settings.brokers,
         "client.id": client_id,
         "socket.timeout.ms": min(max(request_ms, 10), 300_000),
         "socket.connection.setup.timeout.ms": min(max(request_ms, 1000), 30_000),

@@ -52,7 +52,7 @@ class SchemaRegistry:
             password = settings.registry_password
             auth = httpx2.BasicAuth(settings.registry_user, password.get_secret_value() if password else "")
         self._ruled: set[str] = set()
-        self._url = settings.registry_url.rstrip("/")
+        self._url = settings.registry
         self._client = httpx2.Client(
             timeout=settings.request_timeout_seconds, auth=auth, headers={"Content-Type": _JSON}, transport=transport
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from k2.common.errors import ConfigurationError
+
 MEBIBYTE = 1024 * 1024
 
 
@@ -13,12 +15,12 @@ class KafkaSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     bootstrap_servers: str = Field(
-        default="127.0.0.1:9092", min_length=1, description="Brokers to ask first, host:port, separated by commas"
+        default="", description="Brokers to ask first, host:port, separated by commas; the running platform's if unset"
     )
     registry_url: str = Field(
-        default="http://127.0.0.1:8081/apis/ccompat/v7",
-        pattern="^https?://",
-        description="Base URL of a schema registry that speaks the Confluent REST API",
+        default="",
+        pattern="^(https?://.*)?$",
+        description="Base URL of a schema registry that speaks the Confluent REST API; the running platform's if unset",
     )
     registry_user: str | None = Field(default=None, description="User of the registry, where it asks for one")
     registry_password: SecretStr | None = Field(default=None, description="Password of the registry's user")
@@ -72,3 +74,22 @@ class KafkaSettings(BaseModel):
     delivery_timeout_seconds: float = Field(
         default=120.0, gt=0, le=86400, description="How long the producer tries to deliver one message"
     )
+
+    @property
+    def brokers(self) -> str:
+        """The brokers to ask first; ConfigurationError where none is named: a guess could write to a stranger's log."""
+        return self._named("a broker", "K2_KAFKA__BOOTSTRAP_SERVERS", self.bootstrap_servers)
+
+    @property
+    def registry(self) -> str:
+        """The registry's base URL without a slash at its end; ConfigurationError where none is named."""
+        return self._named("a schema registry", "K2_KAFKA__REGISTRY_URL", self.registry_url).rstrip("/")
+
+    @staticmethod
+    def _named(what: str, variable: str, value: str) -> str:
+        if not value:
+            raise ConfigurationError(
+                f"expected {what}, found none named, and no platform runs on the data directory: start one (`k2 up`), "
+                f"name the directory of one that runs (--data-dir, K2_DATA_DIR), or set {variable}"
+            )
+        return value

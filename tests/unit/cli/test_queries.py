@@ -194,6 +194,7 @@ def test_a_platform_that_is_down_is_told(monkeypatch: pytest.MonkeyPatch, tmp_pa
     (tmp_path / "api-key").write_text("key\n")
     monkeypatch.setenv("K2_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("K2_API__PORT", "9")
+    monkeypatch.setenv("K2_API__KEY_FILE", str(tmp_path / "api-key"))
 
     result = run("trades", "AAA")
 

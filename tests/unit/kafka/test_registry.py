@@ -75,7 +75,7 @@ def test_a_registry_that_is_not_there_is_a_pause() -> None:
 
 def test_a_body_that_is_no_json_does_not_hide_the_status() -> None:
     transport = httpx2.MockTransport(lambda _: httpx2.Response(503, text="<html>"))
-    registry = SchemaRegistry(KafkaSettings(), transport=transport)
+    registry = SchemaRegistry(KafkaSettings(registry_url="http://registry.test"), transport=transport)
 
     with pytest.raises(UnavailableError, match="HTTP 503"):
         registry.subjects()
