@@ -105,6 +105,27 @@ def test_an_answer_does_not_change_when_its_rows_are_committed(market):
     assert market.ask(as_of=before.certificate.as_of).table.select(stable).equals(before.table.select(stable))
 
 
+def test_a_token_gives_the_same_rows_after_the_files_were_merged(market):
+    market.send(50)
+    taken = [market.ask(symbol) for symbol in ("AAA", "BBB")]
+    for _ in range(3):
+        market.send(10)
+        market.ingest()
+    merging = market.settings.upkeep.model_copy(update={"merge_files_min": 2, "quiet_minutes": 1e6})
+    before = market.ask().table
+
+    with bootstrap.upkeep(market.settings.model_copy(update={"upkeep": merging})) as upkeep:
+        report = upkeep.round()
+
+    trades = next(table for table in report.tables if table.table == "trades")
+    assert trades.after.files < trades.before.files
+    assert market.ask().table.equals(before)
+    for answer in taken:
+        again = market.ask(answer.certificate.symbol, as_of=answer.certificate.as_of).table
+        assert again["source_sequence"].equals(answer.table["source_sequence"])
+        assert again["log_offset"].equals(answer.table["log_offset"])
+
+
 def test_aborted_transactions_are_no_rows_and_hold_up_no_answer(market):
     symbols, values = market.messages(10)
     client = {
