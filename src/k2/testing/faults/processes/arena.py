@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PARTITIONS: Final = 2
 _DISK_BYTES: Final = 24 * 2**20
-WAIT_SECONDS_MAX: Final = 60.0
+WAIT_SECONDS_MAX: Final = 120.0
 _LOOK_SECONDS: Final = 0.05
 _TOPICS: Final = """version: 1
 data_types:
