@@ -1,4 +1,4 @@
-"""The composition root: the only module that turns settings into objects.
+"""The composition root: the only package that turns settings into objects.
 
 Imports stand inside the functions, so that a command loads only the libraries that it uses.
 """
@@ -191,7 +191,7 @@ def lake_engine(settings: Settings) -> Iterator[HybridQueryEngine]:
     from k2.query.no_log import NoLog
     from k2.schemas.records import RECORD_TYPES
 
-    tables = _existing_tables(settings)
+    tables = existing_tables(settings)
     no_log = NoLog()
     decoders = dict.fromkeys(RECORD_TYPES, no_log)
     side = _query_side(settings, tables, log_facts=no_log, open_reader=no_log.open_reader, decoders=decoders)
@@ -239,7 +239,7 @@ def _query_side(
     return QuerySide(engine, tail)
 
 
-def _existing_tables(settings: Settings) -> MarketTables:
+def existing_tables(settings: Settings) -> MarketTables:
     """Return the tables as they are; a local catalog that is not there is an error, and is not made."""
     from pathlib import Path
 
@@ -289,7 +289,7 @@ def table_sql(settings: Settings) -> Iterator[TableSql]:
     from k2.storage.side_tables import files_of_side_table
     from k2.storage.tables import SIDE_TABLES
 
-    tables = _existing_tables(settings)
+    tables = existing_tables(settings)
     plans = planner(settings, tables)
     files = scanner(settings, tables)
 
