@@ -310,7 +310,7 @@ def upkeep(settings: Settings) -> Iterator[Upkeep]:
     """Give what keeps the tables up, in rounds, and drops their old days."""
     from k2.storage.upkeep.round import Upkeep
 
-    tables = _existing_tables(settings)
+    tables = existing_tables(settings)
     scratch_dir = settings.upkeep.scratch_dir or settings.data_dir / "scratch"
     try:
         yield Upkeep(tables, settings.catalog, settings.upkeep, system_clock(), scratch_dir=scratch_dir)
@@ -325,7 +325,7 @@ def auditor(settings: Settings) -> Iterator[Auditor]:
     from k2.query.audit import Auditor
     from k2.storage.dead_letter_offsets import DeadLetterOffsets
 
-    tables = _existing_tables(settings)
+    tables = existing_tables(settings)
     admin = log_admin(settings)
     files = scanner(settings, tables)
     try:

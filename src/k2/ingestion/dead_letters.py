@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from k2.kafka.ports import Producing
 
 WRITTEN: Final = "written"
+KILLED: Final = "KilledTheProcess"
+"""Error class of a message that ended the process that decoded it, again and again."""
 REASON_CHARACTERS_MAX: Final = 500
 VALUE_BYTES_MAX: Final = 512 * 1024
 """Bytes kept of a value that no topic takes; the table of dead letters keeps all."""

@@ -69,6 +69,13 @@ class IngestionSettings(BaseModel):
     dead_letter_flush_seconds: float = Field(
         default=10.0, gt=0, description="Longest wait until the dead-letter topic has acknowledged"
     )
+    duplicate_window_hours: float = Field(
+        default=24.0,
+        ge=0,
+        description="Log time within which a record of the same identity is a duplicate; a dead letter is replayed "
+        "only once its partition has come further than that",
+    )
+    replay_records_max: int = Field(default=1_000, gt=0, description="Dead letters decoded and committed at once")
     pause_after_seconds: float = Field(
         default=1.0, ge=0, description="How long polling waits for room in a full buffer before the partitions pause"
     )

@@ -13,7 +13,7 @@ from k2.query.audit_report import AuditReport, PartitionAudit
 from k2.query.audit_sources import repeated_records
 from k2.query.following import Refused, decide, misfit
 from k2.query.scan import files_source
-from k2.schemas.records import RECORD_TYPES, RecordType
+from k2.schemas.records import RECORD_TYPES, RecordType, WrittenBy
 from k2.storage.seam import LogPartition
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Auditor:
             for number in range(log.partitions)
         ]
         audits += [
-            self._by_counters(record_type, pinned, log, number, stored.pop((log.log_id, number), 0))
+            self._by_counters(record_type, pinned, log, number, paths, stored.pop((log.log_id, number), 0))
             for log in head.logs
             if head.log_of(log.topic) != log
             for number in range(log.partitions)
@@ -189,7 +189,9 @@ class Auditor:
                 misfit(pinned.head.table_name, log.topic, number, known.next_offset, extent) or "the log is too short"
             )
         start, seam = log.starts.get(number, 0), known.next_offset
-        dead = np.array([o for o in self._dead_letters.offsets(log.topic_id, number) if o < seam], dtype=np.int64)
+        letters = self._dead_letters.offsets(log.topic_id, number)
+        dead = np.array([o for o in letters if o < seam], dtype=np.int64)
+        dead = dead[~np.isin(dead, self._replayed(record_type, log, number, paths))]
         done = self._compare(record_type, log, number, paths, dead, range(start, seam), extent)
         counts, whole = known.counts, extent.start <= start
         done.not_in_log += rows - done.rows
@@ -218,11 +220,19 @@ class Auditor:
         )
 
     def _by_counters(
-        self, record_type: RecordType, pinned: PinnedSnapshot, log: RegisteredLog, number: int, rows: int
+        self,
+        record_type: RecordType,
+        pinned: PinnedSnapshot,
+        log: RegisteredLog,
+        number: int,
+        paths: list[str],
+        rows: int,
     ) -> PartitionAudit:
         """Audit a partition of a log that is gone: the counters of the seam stand in for it."""
         known = pinned.head.seam.partitions[LogPartition(log.log_id, number)]
-        counts, dead = known.counts, len(self._dead_letters.offsets(log.topic_id, number))
+        counts, letters = known.counts, self._dead_letters.offsets(log.topic_id, number)
+        replayed = set(self._replayed(record_type, log, number, paths).tolist())
+        dead = sum(offset not in replayed for offset in letters)
         return PartitionAudit(
             table=record_type.name,
             topic=log.topic,
@@ -306,7 +316,17 @@ class Auditor:
         found: Numbers = self._scanner.fetch(statement, values, files=paths)["log_offset"].to_numpy()
         return found
 
+    def _replayed(self, record_type: RecordType, log: RegisteredLog, number: int, paths: list[str]) -> Numbers:
+        """Return the offsets of rows that a replay stored: no dead letters, whether they are marked yet or not."""
+        if not paths:
+            return np.array([], dtype=np.int64)
+        statement = f"SELECT log_offset FROM {files_source(record_type)} WHERE {_REPLAYED}"  # noqa: S608 - fixed text
+        values = {"log": log.log_id, "number": number, "replay": WrittenBy.REPLAY}
+        found: Numbers = self._scanner.fetch(statement, values, files=paths)["log_offset"].to_numpy()
+        return found
 
+
+_REPLAYED: Final = "log_id = $log AND log_partition = $number AND written_by = $replay"
 _WITHIN: Final = "log_id = $log AND log_partition = $number AND log_offset >= $first AND log_offset < $last"
 
 

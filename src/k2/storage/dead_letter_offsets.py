@@ -18,10 +18,10 @@ class DeadLetterOffsets:
         self._tables = tables
 
     def offsets(self, topic_id: str, partition: int) -> list[int]:
-        """Return the offset of each `written` event of one partition, in no order, repeated where it is there twice."""
+        """Return the offset of each record of one partition that is a dead letter still, repeated where it is so."""
         table = self._tables.load(DEAD_LETTERS.name)
-        within = f"topic_id = '{topic_id}' and log_partition = {partition} and event = 'written'"
+        within = f"topic_id = '{topic_id}' and log_partition = {partition}"
         with translated(f"reading the dead letters of partition {partition}", path=f"market.{DEAD_LETTERS.name}"):
-            found = table.scan(within, selected_fields=("log_offset",)).to_arrow()
-        offsets: list[int] = found["log_offset"].to_pylist()
-        return offsets
+            found = table.scan(within, selected_fields=("log_offset", "event")).to_arrow().to_pylist()
+        replayed = {row["log_offset"] for row in found if row["event"] == "replayed"}
+        return [row["log_offset"] for row in found if row["event"] == "written" and row["log_offset"] not in replayed]

@@ -135,6 +135,14 @@ class Seam:
                 partitions[key] = replace(before, removed_rows=before.removed_rows + rows)
         return replace(self, commit_sequence=self.commit_sequence + 1, partitions=partitions)
 
+    def replayed(self, rows: Mapping[LogPartition, int]) -> Seam:
+        """Return the seam after dead letters have become rows, so many a partition; no offset moves."""
+        partitions = dict(self.partitions)
+        for key, count in rows.items():
+            before = partitions[key]
+            partitions[key] = replace(before, counts=before.counts + Counts(rows=count, dead_letters=-count))
+        return replace(self, commit_sequence=self.commit_sequence + 1, partitions=partitions)
+
     def with_log(self, log_id: int, starts: Mapping[int, int]) -> Seam:
         """Return the seam with a log's partitions added at their start offsets; known partitions stay as they are."""
         partitions = dict(self.partitions)

@@ -1,0 +1,59 @@
+"""The composition root of what people do to a platform now and then: dead letters, seams."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from k2.bootstrap import existing_tables, schema_registry, system_clock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from k2.ingestion.replaying import DeadLetterReplay
+    from k2.settings import Settings
+    from k2.storage.dead_letter_events import DeadLetterEvents
+
+
+@contextmanager
+def dead_letters(settings: Settings) -> Iterator[DeadLetterEvents]:
+    """Give what reads the dead letters of tables that exist; it needs no broker and no registry."""
+    from k2.storage.dead_letter_events import DeadLetterEvents
+
+    tables = existing_tables(settings)
+    try:
+        yield DeadLetterEvents(tables)
+    finally:
+        tables.close()
+
+
+@contextmanager
+def dead_letter_replay(settings: Settings) -> Iterator[DeadLetterReplay]:
+    """Give what replays dead letters with today's decoder and registry, and close its connections afterwards."""
+    from k2.ingestion.replaying import DeadLetterReplay, ReplayParts
+    from k2.kafka.decoding import Decoder
+    from k2.kafka.registry import CachedSchemas
+    from k2.schemas.records import RECORD_TYPES
+    from k2.storage.dead_letter_events import DeadLetterEvents
+    from k2.storage.dead_letters import DeadLetterWriter
+    from k2.storage.replays import ReplayWriter
+
+    clock, tables, registry = system_clock(), existing_tables(settings), schema_registry(settings)
+
+    def parts(name: str) -> ReplayParts:
+        schemas = CachedSchemas(registry, tables.head(name).schemas)
+        decoder = Decoder(RECORD_TYPES[name], schemas, unknown_schemas_ratio_max=1)
+        return ReplayParts(decoder, schemas, ReplayWriter(tables, name, settings.catalog, clock))
+
+    try:
+        yield DeadLetterReplay(
+            DeadLetterEvents(tables),
+            DeadLetterWriter(tables, settings.catalog, clock),
+            tables,
+            parts,
+            settings=settings.ingestion,
+            clock=clock,
+        )
+    finally:
+        registry.close()
+        tables.close()
