@@ -139,8 +139,8 @@ class Seam:
         """Return the seam after dead letters have become rows, so many a partition; no offset moves."""
         partitions = dict(self.partitions)
         for key, count in rows.items():
-            before = partitions[key]
-            partitions[key] = replace(before, counts=before.counts + Counts(rows=count, dead_letters=-count))
+            part = partitions[key]
+            partitions[key] = replace(part, counts=part.counts + Counts(rows=count, dead_letters=-count))
         return replace(self, commit_sequence=self.commit_sequence + 1, partitions=partitions)
 
     def with_log(self, log_id: int, starts: Mapping[int, int]) -> Seam:
