@@ -25,7 +25,7 @@ def configure(*, component: str, level: str = "INFO", json: bool | None = None) 
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # as it is then: it may have been replaced
         cache_logger_on_first_use=False,
     )
     structlog.contextvars.bind_contextvars(component=component)
