@@ -89,6 +89,8 @@ def planner(settings: Settings, tables: MarketTables) -> Planner:
 def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
     """Return an ingest worker; topics and tables that are missing are created."""
     from k2.ingestion.dead_letters import DeadLetters
+    from k2.ingestion.decode_journal import DecodeJournal
+    from k2.ingestion.guarded_decoder import GuardedDecoder
     from k2.ingestion.worker import IngestWorker, TableParts
     from k2.kafka.consumer import GroupReader
     from k2.kafka.decoding import Decoder
@@ -105,11 +107,13 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
     admin.create_topics(topics.all_topics)
     tables = market_tables(settings)
     registry = schema_registry(settings)
-    ratio_max = settings.ingestion.unknown_schemas_ratio_max
+    own = settings.ingestion
+    journal = DecodeJournal.open(settings.data_dir / "ingest", own.group_id, own.member_id, kills_max=own.kills_max)
 
     def parts(name: str) -> TableParts:
         schemas = CachedSchemas(registry, tables.head(name).schemas)
-        decoder = Decoder(RECORD_TYPES[name], schemas, unknown_schemas_ratio_max=ratio_max)
+        inner = Decoder(RECORD_TYPES[name], schemas, unknown_schemas_ratio_max=own.unknown_schemas_ratio_max)
+        decoder = GuardedDecoder(inner, journal, kills_max=own.kills_max)
         return TableParts(RECORD_TYPES[name], decoder, schemas, TableWriter(tables, name, settings.catalog, clock))
 
     return IngestWorker(
@@ -135,7 +139,7 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
         expiry=SnapshotExpiry(tables, settings.catalog, clock),
         clock=clock,
         observer=observer,
-        closing=(admin.close, registry.close, tables.close),
+        closing=(journal.close, admin.close, registry.close, tables.close),
     )
 
 

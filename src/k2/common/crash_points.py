@@ -1,13 +1,17 @@
 """Named points at which a test can end the process, as a power cut would.
 
 A point costs one dictionary look-up while none is armed. `K2_CRASH_POINTS="before_commit:3"` (read by
-`k2.settings`) ends the process with `os._exit(137)` the third time that the point is reached.
+`k2.settings`) ends the process with `os._exit(137)` the third time that the point is reached. A point that looks at
+messages ends it at those that hold given bytes, in hexadecimal: `K2_CRASH_POINTS="decoding=00ff"`.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 EXIT_CODE: Final = 137
 
@@ -29,7 +33,10 @@ NAMES: Final = frozenset(
     }
 )
 
+MESSAGE_NAMES: Final = frozenset({"decoding"})
+
 _armed: dict[str, int] = {}
+_armed_by_bytes: dict[str, bytes] = {}
 
 
 def arm(name: str, *, hits: int = 1) -> None:
@@ -41,9 +48,20 @@ def arm(name: str, *, hits: int = 1) -> None:
     _armed[name] = hits
 
 
+def arm_at(name: str, content: bytes) -> None:
+    """End the process whenever a message that holds `content` comes to the point `name`."""
+    if name not in MESSAGE_NAMES or not content:
+        raise ValueError(f"expected {', '.join(sorted(MESSAGE_NAMES))} and some bytes, found {name!r} and {content!r}")
+    _armed_by_bytes[name] = content
+
+
 def arm_from(text: str) -> None:
-    """Arm the points of a list such as `before_commit:3,after_poll`; an empty text arms none."""
+    """Arm the points of a list such as `before_commit:3,after_poll,decoding=00ff`; an empty text arms none."""
     for item in filter(None, (part.strip() for part in text.split(","))):
+        if "=" in item:
+            name, _, content = item.partition("=")
+            arm_at(name, bytes.fromhex(content))
+            continue
         name, _, hits = item.partition(":")
         arm(name, hits=int(hits or 1))
 
@@ -56,3 +74,10 @@ def reached(name: str) -> None:
     if left == 1:
         os._exit(EXIT_CODE)
     _armed[name] = left - 1
+
+
+def reached_with(name: str, messages: Iterable[bytes | None]) -> None:
+    """Mark that messages are at the point `name`; ends the process if it is armed for the bytes of one of them."""
+    content = _armed_by_bytes.get(name)
+    if content is not None and any(message is not None and content in message for message in messages):
+        os._exit(EXIT_CODE)

@@ -75,6 +75,11 @@ class IngestionSettings(BaseModel):
         description="Log time within which a record of the same identity is a duplicate; a dead letter is replayed "
         "only once its partition has come further than that",
     )
+    kills_max: int = Field(
+        default=3,
+        ge=2,
+        description="Times that decoding the same message may end the process; then it becomes a dead letter unread",
+    )
     replay_records_max: int = Field(default=1_000, gt=0, description="Dead letters decoded and committed at once")
     pause_after_seconds: float = Field(
         default=1.0, ge=0, description="How long polling waits for room in a full buffer before the partitions pause"
