@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -10,6 +11,8 @@ from k2.cli.options import DataDirOption
 
 if TYPE_CHECKING:
     from k2.query.audit_report import AuditReport
+    from k2.settings import Settings
+    from k2.storage.deep_check import DeepReport
 
 EXIT_UNSOUND: Final = 1
 _SHOWN: Final = ("messages", "rows", "duplicates", "dead_letters", "deferred", "lost", "doubled", "pending")
@@ -27,13 +30,22 @@ def verify(
     wait_seconds: Annotated[
         float, typer.Option("--wait", min=0, metavar="SECONDS", help="Let ingestion catch up first, at most this long.")
     ] = 0.0,
+    deep: Annotated[
+        bool,
+        typer.Option(
+            "--deep", help="Check every file of the tables against its recorded checksum instead; needs no broker."
+        ),
+    ] = False,
 ) -> None:
-    """Compare every record of the log with the tables. Exit code 1: lost or doubled; 2: no audit possible."""
+    """Compare every record of the log with the tables. Exit code 1: lost, doubled or damaged; 2: no audit possible."""
     import json
 
     from k2 import bootstrap
     from k2.settings import load_settings
 
+    if deep:
+        _verify_files(load_settings(data_dir), as_json=as_json)
+        return
     with bootstrap.auditor(load_settings(data_dir)) as auditor:
         report = auditor.verify(wait_seconds=wait_seconds)
     if as_json:
@@ -42,6 +54,48 @@ def verify(
         _print(report)
     if not report.is_sound:
         raise typer.Exit(EXIT_UNSOUND)
+
+
+def _verify_files(settings: Settings, *, as_json: bool) -> None:
+    import json
+    from contextlib import closing
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from k2 import bootstrap
+    from k2.storage.deep_check import DeepCheck
+
+    with (
+        closing(bootstrap.existing_tables(settings)) as tables,
+        Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress,
+    ):
+        task = progress.add_task("reading files", total=None)
+        report = DeepCheck(tables).run(lambda done, total: progress.update(task, completed=done, total=total))
+    if as_json:
+        typer.echo(json.dumps(report.to_dict(), indent=2))
+    else:
+        _print_files(report)
+    if not report.is_sound:
+        raise typer.Exit(EXIT_UNSOUND)
+
+
+def _print_files(report: DeepReport) -> None:
+    for item in report.damaged:
+        typer.echo(f"damaged {item.kind} of {item.table}: {item.path}")
+        typer.echo(f"  {item.problem}")
+        held = [f"{item.rows:,} rows" if item.rows is not None else "", item.partition or ""]
+        if item.log_partitions and item.log_offsets:
+            held.append(
+                f"log partitions {item.log_partitions[0]} to {item.log_partitions[1]}, "
+                f"offsets {item.log_offsets[0]:,} to {item.log_offsets[1]:,}"
+            )
+        if any(held):
+            typer.echo(f"  it held: {', '.join(filter(None, held))}")
+        typer.echo(f"  what to do: {item.advice}")
+    older = f"; {report.unrecorded:,} have no recorded checksum, their pages were checked" if report.unrecorded else ""
+    read = f"{report.files:,} files checked, {report.bytes_read / 2**20:,.1f} MiB of data read{older}"
+    typer.echo(f"{'all as written' if report.is_sound else f'DAMAGED: {len(report.damaged):,} files'}: {read}")
 
 
 def _print(report: AuditReport) -> None:

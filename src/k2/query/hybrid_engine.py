@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 import pyarrow.compute as pc
 
-from k2.common.errors import ConfigurationError, K2Error, OverloadedError, QueryError, UnavailableError
+from k2.common.errors import ConfigurationError, CorruptionError, K2Error, OverloadedError, QueryError, UnavailableError
 from k2.kafka.topics import exchange_of
 from k2.query.answering import Draft, answer_of, check, range_of
 from k2.query.certificate import AsOf
+from k2.query.intact_files import IntactFiles
 from k2.query.log_side import LogRows, LogSide, Shortfalls, with_token
 from k2.query.merging import (
     FROM_LOG,
@@ -32,6 +33,7 @@ from k2.query.on_demand import OnDemandReader
 from k2.query.request import Answer, QueryRequest, SymbolSummary
 from k2.query.symbols import SymbolCounter
 from k2.schemas.records import ORDER, RECORD_TYPES
+from k2.storage.file_checks import FileChecks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from k2.query.ports import Decodes, LogFacts, OpenReader, Plans
     from k2.query.scan import Condition, Scanner
     from k2.query.settings import QuerySettings
-    from k2.storage.planning import PinnedSnapshot
+    from k2.storage.planning import PinnedSnapshot, PlannedFile
 
 _ATTEMPTS: Final = 2
 """A second one only where the first met a topic whose records are not where their keys say."""
@@ -84,11 +86,13 @@ class HybridQueryEngine:
         self._planner = planner
         self._decoders = decoders
         self._scanner = scanner
+        checks = FileChecks(check_contents=settings.check_files, files_max=settings.checked_files_max)
+        self._files_read = IntactFiles(scanner, checks)
         self._settings = settings
         self._clock = clock
         on_demand = OnDemandReader(open_reader, decoding=tail.decoding, settings=settings, clock=clock)
         self._log = LogSide(tail=tail, log_facts=log_facts, on_demand=on_demand, settings=settings)
-        self._symbols = SymbolCounter(planner=planner, scanner=scanner, tail=tail, settings=settings)
+        self._symbols = SymbolCounter(planner=planner, files=self._files_read, tail=tail, settings=settings)
         self._turns = threading.BoundedSemaphore(settings.queries_at_once_max)
         self._counts = _Counts()
 
@@ -116,6 +120,7 @@ class HybridQueryEngine:
             UnavailableError: the table or the log is out of reach, or too much of the log would have to be read.
             LogIdentityError: the log is not the one that the table was built from.
             OverloadedError: too many questions at once.
+            CorruptionError: a file that the answer needs is damaged; the text names it.
         """
         check(request, self._settings, self._clock.time_ns())
         began = self._clock.monotonic()
@@ -146,6 +151,7 @@ class HybridQueryEngine:
             "rows": counts.rows,
             "rows_from_log": counts.rows_from_log,
             "seconds": counts.seconds,
+            "damaged_files": self._files_read.damaged,
             "tail": self._tail.get_stats(),
         }
 
@@ -182,13 +188,16 @@ class HybridQueryEngine:
 
     def _pin(self, request: QueryRequest, draft: Draft) -> PinnedSnapshot | None:
         try:
-            return self._planner.pin(request.data_type)
-        except (UnavailableError, ConfigurationError) as error:
+            pinned = self._planner.pin(request.data_type, partial=request.on_degrade == "partial")
+        except (UnavailableError, ConfigurationError, CorruptionError) as error:
             if request.lake_only or request.as_of is not None:
                 raise
             draft.shortfalls.add(error)
             draft.level = "LOG_ONLY"
             return None
+        for damage in pinned.damaged:
+            draft.shortfalls.add(damage)
+        return pinned
 
     def _read_log(self, request: QueryRequest, draft: Draft, topics: Sequence[Topic], token: AsOf | None) -> LogRows:
         if draft.pinned is None:
@@ -234,7 +243,8 @@ class HybridQueryEngine:
         files = self._files(request, draft, None, None)
         if files:
             statement = newest_statement(draft.record_type, condition)
-            newest = self._scanner.fetch(statement, condition.values, files=files)["newest"][0].as_py()
+            table = self._files_read.fetch(statement, condition.values, files, draft.shortfalls.add)
+            newest = None if table is None else table["newest"][0].as_py()
             found += [] if newest is None else [newest]
         return max(found, default=None)
 
@@ -270,17 +280,18 @@ class HybridQueryEngine:
         condition = condition if stored is None else condition & stored
         names = list(dict.fromkeys([*draft.columns, *ORDER]))
         statement, values = rows_statement(draft.record_type, names, condition, limit=limit, ordered=ordered)
-        return self._scanner.fetch(statement, values, files=files)
+        return self._files_read.fetch(statement, values, files, draft.shortfalls.add)
 
-    def _files(self, request: QueryRequest, draft: Draft, start_ns: int | None, end_ns: int | None) -> list[str]:
+    def _files(
+        self, request: QueryRequest, draft: Draft, start_ns: int | None, end_ns: int | None
+    ) -> tuple[PlannedFile, ...]:
         if draft.pinned is None:
-            return []
+            return ()
         if request.after is not None:
             start_ns = max(request.after.ts_event_ns, request.after.ts_event_ns if start_ns is None else start_ns)
-        planned = self._planner.plan(
+        return self._planner.plan(
             draft.pinned, exchange=request.exchange, symbol=request.symbol, start_ns=start_ns, end_ns=end_ns
         )
-        return [file.path for file in planned]
 
     def _topics_of(self, data_type: str, exchange: str | None) -> list[Topic]:
         topics = [topic for topic in self._topics if topic.data_type == data_type]

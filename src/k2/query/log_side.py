@@ -40,7 +40,8 @@ class Shortfalls:
         """Raise the error, or note it if the caller accepts a partial answer."""
         if not self._partial_allowed:
             raise error
-        self.reasons.append(str(error))
+        if str(error) not in self.reasons:
+            self.reasons.append(str(error))
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,8 +48,8 @@ class Heads(Protocol):
 class Plans(Protocol):
     """Pins snapshots and names the files that a question needs."""
 
-    def pin(self, table_name: str) -> PinnedSnapshot:
-        """Pin the newest snapshot."""
+    def pin(self, table_name: str, *, partial: bool = False) -> PinnedSnapshot:
+        """Pin the newest snapshot; where `partial`, what of it is damaged is left out and named."""
         ...
 
     def plan(

@@ -45,6 +45,13 @@ class QuerySettings(BaseModel):
     on_demand_bytes_max: int = Field(
         default=128 * 1024 * 1024, gt=0, description="Most bytes of matching records kept of one read on demand"
     )
+    check_files: bool = Field(
+        default=True,
+        description="Check each local data file against its recorded checksum before its first use in a process",
+    )
+    checked_files_max: int = Field(
+        default=200_000, gt=0, description="Most data files of which it is remembered that they were checked"
+    )
     memory_limit_bytes: int = Field(default=512 * 1024 * 1024, gt=0, description="Memory that DuckDB may use, bytes")
     threads: int = Field(default=2, gt=0, le=256, description="Threads that DuckDB may use")
     queries_at_once_max: int = Field(default=8, gt=0, description="Questions answered at the same time")

@@ -18,11 +18,12 @@ from k2.storage.seam import LogPartition
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from k2.common.errors import CorruptionError
+    from k2.query.intact_files import IntactFiles
     from k2.query.kafka_tail import KafkaTail
     from k2.query.ports import Plans
-    from k2.query.scan import Scanner
     from k2.query.settings import QuerySettings
-    from k2.storage.planning import PinnedSnapshot
+    from k2.storage.planning import PinnedSnapshot, PlannedFile
 
 _FILES_AT_ONCE: Final = 200
 _COUNTED: Final = "count(*) AS rows, min(ts_event_ns) AS first, max(ts_event_ns) AS last"
@@ -34,9 +35,9 @@ Counted = tuple[str, str, int, int, int]
 class SymbolCounter:
     """Keeps the counts of files that it has read; data files never change."""
 
-    def __init__(self, *, planner: Plans, scanner: Scanner, tail: KafkaTail, settings: QuerySettings) -> None:
+    def __init__(self, *, planner: Plans, files: IntactFiles, tail: KafkaTail, settings: QuerySettings) -> None:
         self._planner = planner
-        self._scanner = scanner
+        self._intact = files
         self._tail = tail
         self._settings = settings
         self._files: OrderedDict[str, tuple[Counted, ...]] = OrderedDict()
@@ -62,21 +63,22 @@ class SymbolCounter:
         return summaries
 
     def _stored(self, data_type: str, pinned: PinnedSnapshot, exchange: str | None) -> Iterable[Counted]:
-        files = [file.path for file in self._planner.plan(pinned, exchange=exchange)]
+        files = {file.path: file for file in self._planner.plan(pinned, exchange=exchange)}
         with self._lock:  # one reads, the others wait for what it finds
             unread = [path for path in files if path not in self._files]
             found: dict[str, list[Counted]] = {path: [] for path in unread}
             for first in range(0, len(unread), _FILES_AT_ONCE):
-                self._read(data_type, unread[first : first + _FILES_AT_ONCE], found)
+                self._read(data_type, [files[path] for path in unread[first : first + _FILES_AT_ONCE]], found)
             entries = [entry for path in files for entry in (found.get(path) or self._files.get(path) or ())]
             for path, counted in found.items():
                 self._keep(path, tuple(counted))
         return [entry for entry in entries if exchange in (None, entry[0])]
 
-    def _read(self, data_type: str, paths: list[str], found: dict[str, list[Counted]]) -> None:
+    def _read(self, data_type: str, files: list[PlannedFile], found: dict[str, list[Counted]]) -> None:
         source = files_source(RECORD_TYPES[data_type]).removesuffix(")") + ", filename = true)"
         statement = f"SELECT filename, exchange, symbol, {_COUNTED} FROM {source} GROUP BY ALL"  # noqa: S608 - fixed text
-        for row in self._scanner.fetch(statement, {}, files=paths).to_pylist():
+        table = self._intact.fetch(statement, {}, files, _refuse)
+        for row in [] if table is None else table.to_pylist():
             found[row["filename"]].append((row["exchange"], row["symbol"], row["rows"], row["first"], row["last"]))
 
     def _keep(self, path: str, counted: tuple[Counted, ...]) -> None:
@@ -101,6 +103,10 @@ class SymbolCounter:
                     )
                     entries += counted.rows()
         return entries
+
+
+def _refuse(damage: CorruptionError) -> None:
+    raise damage
 
 
 def _merged(data_type: str, entries: Iterable[Counted]) -> list[SymbolSummary]:

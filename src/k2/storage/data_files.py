@@ -22,6 +22,7 @@ from k2.common.crash_points import reached
 from k2.common.errors import AccountingError
 from k2.schemas.arrow import arrow_schema
 from k2.schemas.records import FieldType
+from k2.storage.checksums import ChecksumStream, with_checksum
 from k2.storage.failures import translated
 from k2.storage.iceberg_schema import PARTITION_DAY, PARTITION_EXCHANGE, SORT_COLUMNS, is_market_table
 
@@ -59,7 +60,7 @@ class WrittenFile:
 
 
 class DataFileWriter:
-    """Writes the data files of one table. Pages carry a CRC32, by which `k2 verify --deep` finds damage."""
+    """Writes the data files of one table. Its checksum goes into the manifest; its pages carry a CRC32 each."""
 
     def __init__(self, record_type: RecordType, clock: Clock, *, row_group_rows: int) -> None:
         self._record_type = record_type
@@ -103,14 +104,14 @@ class DataFileWriter:
         rows = 0
         with translated("writing a data file", path=path):
             output = table.io.new_output(path)
-            with output.create() as stream, self._parquet_writer(stream) as writer:
+            with output.create() as stream, self._parquet_writer(summed := ChecksumStream(stream)) as writer:
                 for frame in frames:
                     content = frame.select(self._schema.names).to_arrow(compat_level=pl.CompatLevel.oldest())
                     writer.write_table(content.cast(self._schema), self._row_group_rows)
                     rows += content.num_rows
                     reached("mid_parquet")
             reached("file_closed")
-            return self._described(table, path, rows, partition)
+            return self._described(table, path, rows, partition, summed.checksum)
 
     def _write_part(self, table: Table, frame: pl.DataFrame, partition: Record, directory: str) -> WrittenFile:
         parts = (frame.slice(start, self._row_group_rows) for start in range(0, frame.height, self._row_group_rows))
@@ -129,7 +130,7 @@ class DataFileWriter:
             store_schema=False,
         )
 
-    def _described(self, table: Table, path: str, rows: int, partition: Record) -> WrittenFile:
+    def _described(self, table: Table, path: str, rows: int, partition: Record, checksum: int) -> WrittenFile:
         """Read the footer back, as any reader would, and return what the manifest is to say of the file."""
         source = table.io.new_input(path)
         with source.open() as stream:
@@ -142,6 +143,8 @@ class DataFileWriter:
             stats_columns=compute_statistics_plan(table.schema(), table.properties),
             parquet_column_mapping=parquet_path_to_id_mapping(table.schema()),
         )
+        described = statistics.to_serialized_dict()
+        described["lower_bounds"] = with_checksum(described["lower_bounds"], checksum)
         data_file = DataFile.from_args(
             content=DataFileContent.DATA,
             file_path=path,
@@ -152,7 +155,7 @@ class DataFileWriter:
             spec_id=table.metadata.default_spec_id,
             equality_ids=None,
             key_metadata=None,
-            **statistics.to_serialized_dict(),
+            **described,
         )
         return WrittenFile(path, footer.num_rows, size_bytes, self._clock.time_ns(), data_file)
 

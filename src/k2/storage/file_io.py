@@ -11,6 +11,7 @@ from pyiceberg.io import OutputFile
 from pyiceberg.io.pyarrow import PyArrowFileIO
 
 from k2.common.crash_points import reached
+from k2.storage.checksums import CheckedInputFile, ChecksummedOutputFile, carries_checksum
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -22,13 +23,24 @@ _METADATA_SUFFIX: Final = ".metadata.json"
 
 
 class SyncedFileIO(PyArrowFileIO):
-    """PyIceberg's FileIO, except that local files and their directories are synced.
+    """PyIceberg's FileIO, except that local files and their directories are synced, and metadata is checked when read.
 
-    Without it a power cut after the catalog's swap can leave a pointer to a metadata file that never reached the disk.
+    Without it a power cut after the catalog's swap can leave a pointer to a metadata file that never reached the disk,
+    and a bit that flips in a manifest or in a seam is read as if it had been written.
     """
 
+    def new_input(self, location: str) -> InputFile:  # type: ignore[override]  # FileIO's own signature
+        """Return a file to read; metadata, manifests and their lists are checked against their checksums."""
+        file = super().new_input(location)
+        return CheckedInputFile(file) if carries_checksum(location) else file
+
     def new_output(self, location: str) -> OutputFile:  # type: ignore[override]  # FileIO's own signature
-        """Return a file to write at `location`."""
+        """Return a file to write at `location`; a manifest's name is known, with its checksum, once it is closed."""
+        if carries_checksum(location):
+            return ChecksummedOutputFile(location, self._plain_output)
+        return self._plain_output(location)
+
+    def _plain_output(self, location: str) -> OutputFile:
         path = local_path(location)
         return super().new_output(location) if path is None else SyncedOutputFile(location, path, self)
 

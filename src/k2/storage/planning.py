@@ -11,6 +11,8 @@ from pyiceberg.conversions import from_bytes
 from pyiceberg.manifest import read_manifest_list
 from pyiceberg.types import LongType, StringType
 
+from k2.common.errors import CorruptionError
+from k2.storage.checksums import checksum_of
 from k2.storage.failures import translated
 from k2.storage.file_io import local_path
 from k2.storage.tables import MAIN_TABLES, head_of
@@ -36,6 +38,8 @@ class PlannedFile:
     size_bytes: int
     partition: str = ""
     """The table's partition that the file belongs to: exchange and day."""
+    checksum: int | None = None
+    """CRC32 of its bytes, where the manifest records it."""
 
 
 class FileBounds(NamedTuple):
@@ -66,6 +70,8 @@ class PinnedSnapshot:
 
     head: TableHead
     manifests: tuple[ReadManifest, ...] = field(repr=False)
+    damaged: tuple[CorruptionError, ...] = ()
+    """What could not be read of it, where the caller would have the rest."""
 
     @property
     def rows(self) -> int:
@@ -84,14 +90,24 @@ class Planner:
         self._pinned: dict[str, PinnedSnapshot] = {}
         self._lock = threading.Lock()
 
-    def pin(self, table_name: str) -> PinnedSnapshot:
-        """Pin the newest snapshot; reads only the manifests that were not read before."""
+    def pin(self, table_name: str, *, partial: bool = False) -> PinnedSnapshot:
+        """Pin the newest snapshot; reads only the manifests that were not read before.
+
+        Raises:
+            CorruptionError: a manifest is damaged, and the caller would not have the rest (`partial`); or the table's
+                metadata is.
+        """
         table = self._tables.latest(table_name)
         pinned = self._pinned.get(table_name)
         if pinned is not None and pinned.head.metadata_location == table.metadata_location:
             return pinned
-        pinned = PinnedSnapshot(head_of(table), tuple(self._manifests(table, MAIN_TABLES[table_name])))
-        self._pinned[table_name] = pinned
+        damaged: list[CorruptionError] = []
+        manifests = tuple(self._manifests(table, MAIN_TABLES[table_name], damaged))
+        if damaged and not partial:
+            raise damaged[0]
+        pinned = PinnedSnapshot(head_of(table), manifests, tuple(damaged))
+        if not damaged:
+            self._pinned[table_name] = pinned
         return pinned
 
     def plan(
@@ -118,14 +134,23 @@ class Planner:
             and (symbol is None or entry.symbol_max is None or entry.symbol_max >= symbol)
         )
 
-    def _manifests(self, table: Table, record_type: RecordType) -> Iterator[ReadManifest]:
+    def _manifests(
+        self, table: Table, record_type: RecordType, damaged: list[CorruptionError]
+    ) -> Iterator[ReadManifest]:
         snapshot = table.current_snapshot()
         if snapshot is None:
             return
-        with translated("reading a manifest list", path=snapshot.manifest_list):
-            listed = list(read_manifest_list(table.io.new_input(snapshot.manifest_list)))
+        listed: list[ManifestFile] = []
+        try:
+            with translated("reading a manifest list", path=snapshot.manifest_list):
+                listed = list(read_manifest_list(table.io.new_input(snapshot.manifest_list)))
+        except CorruptionError as error:
+            damaged.append(error)
         for manifest in listed:
-            yield self._manifest(table.io, manifest, record_type)
+            try:
+                yield self._manifest(table.io, manifest, record_type)
+            except CorruptionError as error:
+                damaged.append(error)
 
     def _manifest(self, io: FileIO, manifest: ManifestFile, record_type: RecordType) -> ReadManifest:
         path = manifest.manifest_path
@@ -168,6 +193,7 @@ def _bounds(file: DataFile, record_type: RecordType) -> FileBounds:
         rows=file.record_count,
         size_bytes=file.file_size_in_bytes,
         partition=f"{file.partition[0]}/{file.partition[1]}",
+        checksum=checksum_of(file),
     )
     return FileBounds(
         file=planned,

@@ -167,11 +167,11 @@ class SnapshotFiles:
         parent = table.metadata.current_snapshot()
         parent_id = None if parent is None else parent.snapshot_id
         sequence_number = table.metadata.next_sequence_number()
-        path = f"{self._directory}/snap-{self.snapshot_id}-{self._lists}-{self._name}.avro"
+        output = self._io.new_output(f"{self._directory}/snap-{self.snapshot_id}-{self._lists}-{self._name}.avro")
         self._lists += 1
         with write_manifest_list(
             format_version=_FORMAT_VERSION,
-            output_file=self._io.new_output(path),
+            output_file=output,
             snapshot_id=self.snapshot_id,
             parent_snapshot_id=parent_id,
             sequence_number=sequence_number,
@@ -181,7 +181,7 @@ class SnapshotFiles:
         return Snapshot(
             snapshot_id=self.snapshot_id,
             parent_snapshot_id=parent_id,
-            manifest_list=path,
+            manifest_list=output.location,  # known once it is written: its checksum is in its name
             sequence_number=sequence_number,
             summary=summary,
             schema_id=table.metadata.current_schema_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import zlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -201,8 +202,9 @@ class SimulatedMarket:
             raise UnavailableError("the simulated catalog is down", dependency="catalog")
         return self._heads[table_name]
 
-    def pin(self, table_name: str) -> PinnedSnapshot:
+    def pin(self, table_name: str, *, partial: bool = False) -> PinnedSnapshot:
         """Pin the newest snapshot."""
+        del partial
         return PinnedSnapshot(self.head(table_name), ())
 
     def plan(
@@ -253,7 +255,8 @@ class SimulatedMarket:
         )
         schema = arrow_schema(RECORD_TYPES[name])
         pq.write_table(stored.sort("symbol", *ORDER).to_arrow().select(schema.names).cast(schema), path)
-        return (PlannedFile(str(path), rows.height, path.stat().st_size),)
+        content = path.read_bytes()
+        return (PlannedFile(str(path), rows.height, len(content), checksum=zlib.crc32(content)),)
 
     def _swap(self, head: TableHead, files: tuple[PlannedFile, ...]) -> None:
         before = self._heads[head.table_name]
