@@ -96,7 +96,8 @@ class Scanner:
             raise ConfigurationError(f"expected a warehouse in local files or in S3 (s3://...), found {remote[0]}")
         database = duckdb.connect(":memory:", config=self._config)
         for statement in (
-            "SET TimeZone = 'UTC'",
+            # Global: each question runs on a cursor, which does not inherit what a session sets.
+            "SET GLOBAL TimeZone = 'UTC'",
             "SET autoinstall_known_extensions = false",
             "SET autoload_known_extensions = false",
             "SET parquet_metadata_cache = true",

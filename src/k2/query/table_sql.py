@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from k2.schemas.records import RecordType
 
 _EXPLAIN: Final = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+)?(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
+_HINTED: Final = (duckdb.BinderException, duckdb.CatalogException)
+_LINES_MAX: Final = 8
+_LINE_CHARACTERS_MAX: Final = 400
 _VIEWS: Final[Mapping[str, RecordType]] = {**RECORD_TYPES, DEAD_LETTERS.name: DEAD_LETTERS}
 
 
@@ -49,7 +52,15 @@ class TableSql:
             QueryError: it is anything else, or DuckDB refuses it.
         """
         require_one_select(query)
-        return self._scanner.fetch(query, {})
+        try:
+            return self._scanner.fetch(query, {})
+        except QueryError as error:
+            if isinstance(error.__cause__, _HINTED):
+                raise QueryError(
+                    f"the question could not be run: {_told(error.__cause__)}\n"
+                    "`SHOW TABLES` lists the tables, `DESCRIBE trades` the columns of one"
+                ) from error
+            raise
 
     def close(self) -> None:
         """Close DuckDB."""
@@ -73,10 +84,16 @@ def _kinds(query: str) -> list[duckdb.StatementType]:
     try:
         statements = duckdb.extract_statements(query)
     except duckdb.Error as error:
-        raise QueryError(f"the SQL cannot be read: {str(error).strip().splitlines()[0]}") from error
+        raise QueryError(f"the SQL cannot be read: {_told(error)}") from error
     if any(statement.named_parameters for statement in statements):
         raise QueryError("expected SQL with its values written out, found parameters")
     return [statement.type for statement in statements]
+
+
+def _told(error: duckdb.Error) -> str:
+    """Return what DuckDB says, with the names that it proposes and the place that it points at."""
+    lines = [line.rstrip()[:_LINE_CHARACTERS_MAX] for line in str(error).strip().splitlines() if line.strip()]
+    return "\n".join(lines[:_LINES_MAX])
 
 
 def _source(record_type: RecordType, files: Sequence[str]) -> str:
