@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 if TYPE_CHECKING:
-    from structlog.typing import FilteringBoundLogger
+    from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+
+_FIRST: Final = ("timestamp", "level", "event", "component")
+"""What a person looks for when a log scrolls by."""
 
 
 def configure(*, component: str, level: str = "INFO", json: bool | None = None) -> None:
@@ -22,6 +25,7 @@ def configure(*, component: str, level: str = "INFO", json: bool | None = None) 
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            _in_order,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
@@ -35,3 +39,8 @@ def get_logger(name: str) -> FilteringBoundLogger:
     """Return a logger whose events carry `logger_name=name`."""
     logger: FilteringBoundLogger = structlog.get_logger(logger_name=name)
     return logger
+
+
+def _in_order(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Put the same few keys first in every line; the others follow as they were given."""
+    return {name: event[name] for name in _FIRST if name in event} | dict(event)
