@@ -96,14 +96,21 @@ def commands(command: click.Command, name: str) -> Iterator[str]:
             yield "| argument or option | meaning |"
             yield "|---|---|"
             for parameter in command.get_params(context):
+                if getattr(parameter, "hidden", False):
+                    continue
                 record = parameter.get_help_record(context)
                 described = getattr(parameter, "help", None) or (record[1] if record else "")
                 label = record[0] if record else (parameter.name or "").upper()
-                yield f"| `{label}` | {' '.join(str(described).split())} |".replace("|INTEGER", "INTEGER")
+                yield f"| `{in_cell(label)}` | {in_cell(' '.join(str(described).split()))} |"
             yield ""
         return
     for child, below in sorted(children.items()):
         yield from commands(below, f"{name} {child}")
+
+
+def in_cell(text: str) -> str:
+    """Return the text as a cell of a table holds it, where a bar would begin the next cell, even in code."""
+    return text.replace("|", "\\|")
 
 
 def records() -> str:

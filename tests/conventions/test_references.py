@@ -16,3 +16,12 @@ def test_the_generated_references_are_fresh() -> None:
 
     assert check.stdout + check.stderr == "", "run `make references`"
     assert check.returncode == 0
+
+
+def test_the_command_reference_shows_flags_and_nothing_hidden() -> None:
+    text = (ROOT / "docs" / "reference" / "cli.md").read_text()
+
+    rows = [line.replace("\\|", "") for line in text.splitlines() if line.startswith("| `")]
+    assert "| `--simulate` | Stream a simulated market in. |" in rows
+    assert [row for row in rows if row.count("|") != 3] == []
+    assert [row for row in rows if row.startswith("| `ONLY`")] == []
