@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Final
 
 from fastapi import Depends, FastAPI, Request
@@ -45,9 +46,16 @@ def create_app(
         turns.close()
 
     def authorized(request: Request, value: Annotated[str | None, Depends(_key_header)]) -> None:
+        if not value:
+            raise HttpProblemError(
+                401, "No API key", "expected the platform's key in the header X-API-Key, found none: `k2 up` prints it"
+            )
         if not key.accepts(value):
             raise HttpProblemError(
-                401, "Unauthorized", "expected the platform's key in the header X-API-Key, found none or another one"
+                401,
+                "Another API key",
+                "expected the platform's key in the header X-API-Key, found one that is not this platform's: `k2 up` "
+                "prints the right one",
             )
         request.state.facts["key_id"] = key.key_id
 
@@ -87,5 +95,17 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> JSONResponse:
-        headers = dict(error.headers or {})
-        return problem(request, HttpProblemError(error.status_code, "Not possible", str(error.detail), headers))
+        return problem(request, _no_route(request, error))
+
+
+def _no_route(request: Request, error: HTTPException) -> HttpProblemError:
+    """Return the refusal of a request that no route takes, with where the routes are listed."""
+    headers = dict(error.headers or {})
+    title = HTTPStatus(error.status_code).phrase
+    details = {
+        HTTPStatus.NOT_FOUND: f"there is no {request.url.path[:64]!r} here: /docs lists the routes",
+        HTTPStatus.METHOD_NOT_ALLOWED: f"expected {headers.get('Allow', headers.get('allow', 'GET'))}, found "
+        f"{request.method}: /docs lists the routes",
+    }
+    status = HTTPStatus(error.status_code)
+    return HttpProblemError(status, title, details.get(status, str(error.detail)), headers)

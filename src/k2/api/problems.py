@@ -42,6 +42,23 @@ STATUS_OF: Final[dict[type[K2Error], int]] = {
 """Every error of K2 by its nearest entry; the order of a class's bases decides."""
 
 
+TITLE_OF: Final[dict[type[K2Error], str]] = {
+    QueryError: "The question cannot be answered as asked",
+    ConfigurationError: "The platform is set up wrongly",
+    MemberFencedError: "Another worker has taken over",
+    RecordError: "A record is bad",
+    OverloadedError: "K2 is busy",
+    UnavailableError: "A dependency is out of reach",
+    FencedError: "Another writer has taken over",
+    LogIdentityError: "The log is not the one that the table was built from",
+    CorruptionError: "A data file is missing or damaged",
+    AccountingError: "The rows do not add up",
+    SeamError: "The seam is broken",
+    K2Error: "K2 failed",
+}
+"""What each status means, in a few words that stay the same from one problem to the next."""
+
+
 class HttpProblemError(Exception):
     """A request that is refused before it reaches the engine."""
 
@@ -55,7 +72,11 @@ class HttpProblemError(Exception):
 
 def status_of(error: K2Error) -> int:
     """Return the status of an error: that of its nearest base in the table."""
-    return next(STATUS_OF[base] for base in type(error).__mro__ if base in STATUS_OF)
+    return STATUS_OF[_nearest(error)]
+
+
+def _nearest(error: K2Error) -> type[K2Error]:
+    return next(base for base in type(error).__mro__ if base in STATUS_OF)
 
 
 def problem(request: Request, refused: HttpProblemError) -> JSONResponse:
@@ -75,5 +96,5 @@ def problem_of(request: Request, error: K2Error) -> JSONResponse:
     headers = {}
     if isinstance(error, UnavailableError):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
-    title = type(error).__name__.removesuffix("Error")
+    title = TITLE_OF[_nearest(error)]
     return problem(request, HttpProblemError(status_of(error), title, str(error), headers))

@@ -11,6 +11,7 @@ from fastapi.responses import StreamingResponse
 from k2.api.cursors import continued, next_cursor
 from k2.api.formats import FORMATS, Page, chosen
 from k2.api.parameters import nanoseconds, refuse_unknown
+from k2.api.summaries import summaries_table
 from k2.api.turns import unless_gone
 from k2.common.errors import QueryError
 from k2.query.request import QueryRequest
@@ -45,7 +46,8 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
         "description": "Rows in order of event time and log coordinate, with their certificate. JSON: `data`, "
         "`next_cursor`, `certificate`; decimals are texts without exponent or idle zeros, nanoseconds are integers "
         "beyond 2^53. CSV: nothing for null, lists as JSON. Parquet and Arrow: exact types; the keys k2.certificate "
-        "and k2.next_cursor in the schema's metadata. Headers: K2-Certificate, K2-Next-Cursor.",
+        "and k2.next_cursor in the schema's metadata. Headers: K2-Certificate, K2-Next-Cursor. Without a limit JSON "
+        "gives one page, with the cursor of the next; the other formats give the whole answer, or refuse it.",
         "content": {media_type: {} for media_type, _ in FORMATS.values()},
     },
     **{
@@ -71,7 +73,10 @@ Window = Annotated[
     float | None, Query(description="Minutes counted back from the anchor; 15 if there is no start and no end")
 ]
 AnchorName = Annotated[Literal["now", "latest"], Query(description="Where a window ends: now, or the newest record")]
-Limit = Annotated[int | None, Query(ge=1, description="Most rows of this page")]
+Limit = Annotated[
+    int | None,
+    Query(ge=1, description="Most rows of this page; without it, JSON gives a page and the other formats all"),
+]
 CursorText = Annotated[str | None, Query(description="next_cursor of the page before; the range may be left out")]
 Token = Annotated[str | None, Query(description="as_of of a certificate: the same log prefix again")]
 LakeOnly = Annotated[bool, Query(description="Only what the table holds")]
@@ -112,6 +117,7 @@ def _add_records(
     ) -> StreamingResponse:
         refuse_unknown(request, PARAMETERS)
         encoding = chosen(request.headers.get("accept"), format_name)
+        whole = limit is None and encoding != "json"
         unbounded = start is None and end is None and window_minutes is None and cursor is None
         put = QueryRequest(
             data_type=data_type,
@@ -121,13 +127,15 @@ def _add_records(
             anchor=anchor,
             start_ns=nanoseconds("start", start),
             end_ns=nanoseconds("end", end),
-            limit=_limit(limit, settings),
+            limit=settings.rows_max if whole else _limit(limit, settings),
             as_of=as_of,
             lake_only=lake_only,
             on_degrade=on_degrade,
         )
         asked, extent = continued(put, cursor)
         found = await unless_gone(request, turns.run(lambda: engine.query(asked)))
+        if whole and found.next_after is not None:
+            raise _too_long(found.table.num_rows, encoding)
         request.state.facts |= {"rows": found.table.num_rows, "snapshot_id": found.certificate.snapshot_id}
         page = Page(found.table, found.certificate.to_dict(), next_cursor(asked, extent, found))
         media_type, encode = FORMATS[encoding]
@@ -143,17 +151,26 @@ def _add_records(
 
 
 def _add_symbols(router: APIRouter, engine: Engine, turns: Turns) -> None:
-    responses: dict[int | str, dict[str, Any]] = {status: _RESPONSES[status] for status in (400, 401, 422, 503)}
+    responses: dict[int | str, dict[str, Any]] = {status: _RESPONSES[status] for status in (400, 401, 406, 422, 503)}
+    responses[200] = {
+        "description": "One row for each data type, exchange and symbol. JSON: `data`; the other formats: the columns.",
+        "content": _RESPONSES[200]["content"],
+    }
 
-    @router.get("/symbols", operation_id="symbols", responses=responses)
+    @router.get("/symbols", operation_id="symbols", responses=responses, response_class=StreamingResponse)
     async def symbols(
-        request: Request, exchange: Exchange = None, data_type: Literal["trades", "quotes"] | None = None
-    ) -> dict[str, Any]:
+        request: Request,
+        exchange: Exchange = None,
+        data_type: Literal["trades", "quotes"] | None = None,
+        format_name: FormatName = None,
+    ) -> StreamingResponse:
         """Return the symbols that there are, with rows and the times of the first and last event."""
-        refuse_unknown(request, frozenset({"exchange", "data_type"}))
+        refuse_unknown(request, frozenset({"exchange", "data_type", "format"}))
+        media_type, encode = FORMATS[chosen(request.headers.get("accept"), format_name)]
         found = await unless_gone(request, turns.run(lambda: engine.symbols(exchange, data_type)))
         request.state.facts["rows"] = len(found)
-        return {"data": [{name: getattr(entry, name) for name in entry.__slots__} for entry in found]}
+        page = Page(summaries_table(found))
+        return StreamingResponse(turns.stream(encode(page)), media_type=media_type)
 
 
 def certificate_header(certificate: Certificate, bytes_max: int) -> str:
@@ -165,6 +182,14 @@ def certificate_header(certificate: Certificate, bytes_max: int) -> str:
         if len(text) <= bytes_max:
             return text
     return json.dumps({name: body[name] for name in _ESSENTIAL}, separators=(",", ":"))
+
+
+def _too_long(rows: int, encoding: str) -> QueryError:
+    """Return the refusal of an answer that cannot come whole: a short one would look like all there is."""
+    return QueryError(
+        f"the answer has more than {rows} rows, the most that come at once (K2_API__ROWS_MAX, K2_QUERY__ROWS_MAX): ask "
+        f"for a shorter range, or give a limit and page through it as {encoding} with the cursor"
+    )
 
 
 def _limit(limit: int | None, settings: ApiSettings) -> int:

@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 
 from k2.api.app import create_app
 from k2.api.keys import ApiKey
-from k2.api.problems import STATUS_OF, status_of
+from k2.api.problems import STATUS_OF, TITLE_OF, status_of
 from k2.api.settings import ApiSettings
 from k2.api.text_columns import plain
 from k2.common import errors
@@ -202,6 +202,26 @@ def test_every_data_route_wants_the_key(client: TestClient, key: str | None) -> 
     assert set(answers.values()) == {401}
 
 
+def test_a_missing_key_and_another_one_are_told_apart(client: TestClient) -> None:
+    another = client.get("/v1/symbols", headers={"X-API-Key": "another"}).json()
+    client.headers.pop("X-API-Key")
+    missing = client.get("/v1/symbols").json()
+
+    assert "found none" in missing["detail"]
+    assert "found one that is not this platform's" in another["detail"]
+    assert KEY not in str(another) + str(missing)
+
+
+def test_a_route_that_is_not_there_names_the_documentation(client: TestClient) -> None:
+    absent = client.get("/v1/trade")
+    posted = client.post("/v1/trades")
+
+    assert (absent.status_code, absent.json()["title"]) == (404, "Not Found")
+    assert "/docs" in absent.json()["detail"]
+    assert (posted.status_code, posted.json()["title"]) == (405, "Method Not Allowed")
+    assert "GET" in posted.json()["detail"]
+
+
 def test_an_error_of_the_engine_is_a_problem_document_with_its_status(client: TestClient, engine: FakeEngine) -> None:
     engine.fails_with = UnavailableError("the log is down", dependency="kafka", retry_after_seconds=2.5)
 
@@ -210,6 +230,7 @@ def test_an_error_of_the_engine_is_a_problem_document_with_its_status(client: Te
     assert response.status_code == 503
     assert response.headers["Retry-After"] == "3"
     assert response.json()["detail"] == "the log is down"
+    assert response.json()["title"] == "A dependency is out of reach"
 
 
 def test_an_unforeseen_error_shows_no_trace(client: TestClient, engine: FakeEngine) -> None:
@@ -229,6 +250,7 @@ def test_every_error_of_k2_has_a_status() -> None:
 
     assert len(kinds) >= 9
     assert unmapped == []
+    assert set(TITLE_OF) == set(STATUS_OF)
 
 
 def test_a_subclass_has_the_status_of_its_nearest_base() -> None:
@@ -275,6 +297,20 @@ def test_symbols_lists_what_is_there(client: TestClient) -> None:
     found = client.get("/v1/symbols").json()["data"]
 
     assert [(entry["symbol"], entry["rows"]) for entry in found] == [("AAA", 15), ("BBB", 15)]
+
+
+def test_symbols_come_in_every_format(client: TestClient, engine: FakeEngine) -> None:
+    listed = client.get("/v1/symbols").json()["data"]
+    csv = client.get("/v1/symbols", headers={"Accept": "text/csv"})
+    parquet = client.get("/v1/symbols", params={"format": "parquet"})
+    refused = client.get("/v1/symbols", headers={"Accept": "image/png"})
+    engine.rows = {}
+
+    assert csv.headers["content-type"].startswith("text/csv")
+    assert pl.read_csv(io.BytesIO(csv.content)).to_dicts() == listed
+    assert pq.read_table(io.BytesIO(parquet.content)).to_pylist() == listed
+    assert refused.status_code == 406
+    assert client.get("/v1/symbols").json() == {"data": []}
 
 
 @pytest.mark.parametrize(

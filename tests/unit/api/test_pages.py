@@ -161,6 +161,34 @@ def test_what_is_out_of_reach_fails_the_question_or_marks_the_answer_as_the_call
     assert answered["certificate"]["reasons"] != []
 
 
+@pytest.mark.parametrize("name", ["csv", "parquet", "arrow"])
+def test_without_a_limit_other_formats_than_json_come_whole(
+    client: TestClient, hybrid: SimulatedHybrid, name: str
+) -> None:
+    trade(hybrid, *range(100, 120))
+    commit(hybrid, 7)
+    asked = {"symbol": "BHP", "start": "0"}
+
+    with small(hybrid, rows_default=4, rows_max=40) as some, small(hybrid, rows_default=4, rows_max=39) as fewer:
+        paged = some.get("/v1/trades", params=asked).json()
+        whole = some.get("/v1/trades", params=asked | {"format": name})
+        limited = some.get("/v1/trades", params=asked | {"format": name, "limit": "4"})
+        rest = some.get("/v1/trades", params=asked | {"format": name, "cursor": limited.headers["K2-Next-Cursor"]})
+        refused = fewer.get("/v1/trades", params=asked | {"format": name})
+
+    assert (len(paged["data"]), paged["next_cursor"] is None) == (4, False)
+    assert [json.loads(answer.headers["K2-Certificate"])["rows"] for answer in (whole, limited, rest)] == [40, 4, 36]
+    assert "K2-Next-Cursor" not in whole.headers
+    assert refused.status_code == 422
+    assert "K2_API__ROWS_MAX" in refused.json()["detail"]
+
+
+def small(hybrid: SimulatedHybrid, **limits: int) -> TestClient:
+    settings = ApiSettings(**limits)
+    app = create_app(hybrid.engine, key=ApiKey("key"), settings=settings, clock=hybrid.clock, unready=list)
+    return TestClient(app, headers={"X-API-Key": "key"})
+
+
 @given(st.text() | st.binary().map(lambda raw: raw.hex()))
 def test_a_text_that_is_no_cursor_is_refused(text: str) -> None:
     with pytest.raises(QueryError, match="next_cursor"):
