@@ -1,4 +1,4 @@
-"""Writes an answer to a terminal, a pipe or a file: data to standard output, the certificate to standard error."""
+"""Writes an answer to a terminal, a pipe or a file: data to standard output, what is said of it to standard error."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from rich.table import Table
 
 from k2.api.formats import FORMATS, Page
 from k2.api.text_columns import as_text, distinct_names
+from k2.cli.ages import freshness
 from k2.common.errors import ConfigurationError, QueryError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 ROWS_SHOWN: Final = 40
@@ -43,6 +44,8 @@ _HIDDEN: Final = frozenset(
 )
 """Columns of an answer that its table leaves out; the other forms have them."""
 _PIPE_WIDTH: Final = 500
+_CELL_CHARACTERS: Final = 24
+"""Characters of a text that a table shows where it is wider than the terminal: a hash stays recognisable."""
 
 
 def is_terminal() -> bool:
@@ -60,11 +63,22 @@ def require_writable(format_name: str, output: Path | None) -> None:
         raise ConfigurationError(f"expected the directory of --output to exist, found none at {output.parent}")
 
 
-def write(table: pa.Table, certificate: dict[str, Any] | None, format_name: str, output: Path | None) -> None:
-    """Write the answer in the form asked for; the certificate of CSV, Parquet and Arrow also to standard error."""
+def write(
+    table: pa.Table,
+    certificate: dict[str, Any] | None,
+    format_name: str,
+    output: Path | None,
+    *,
+    rows_shown: int = ROWS_SHOWN,
+) -> None:
+    """Write the answer in the form asked for, a table with at most `rows_shown` of its rows.
+
+    Of a file, one line says what it holds; through a pipe, the certificate of CSV, Parquet and Arrow goes to standard
+    error.
+    """
     table = table.rename_columns(distinct_names(table.column_names))
     if format_name == "table":
-        _show(table, certificate)
+        _show(table, certificate, rows_shown)
         return
     parts = FORMATS[format_name][1](Page(table, certificate))
     if format_name == "json":
@@ -76,7 +90,10 @@ def write(table: pa.Table, certificate: dict[str, Any] | None, format_name: str,
             _save(parts, output)
     except pa.ArrowNotImplementedError as error:
         raise QueryError(f"{format_name} has no form for one of the columns ({error}): cast it to text") from error
-    if certificate is not None and format_name != "json":
+    if output is not None:
+        said = "" if certificate is None else f", {_state(certificate)}"
+        sys.stderr.write(f"{_counted(table.num_rows)} written to {output}{said}\n")
+    elif certificate is not None and format_name != "json":
         sys.stderr.write(json.dumps(certificate) + "\n")
 
 
@@ -106,24 +123,29 @@ def _save(parts: Iterator[bytes], output: Path) -> None:
             unfinished.unlink()
 
 
-def _show(table: pa.Table, certificate: dict[str, Any] | None) -> None:
-    shown = table.slice(max(0, table.num_rows - ROWS_SHOWN))
+def _show(table: pa.Table, certificate: dict[str, Any] | None, rows_shown: int) -> None:
+    """Show an answer's newest rows, of any other table the first."""
+    shown = table.slice(0 if certificate is None else max(0, table.num_rows - rows_shown), rows_shown)
     names = table.column_names if certificate is None else _names_shown(shown)
     texts = as_text(shown.select(names), lists_as_text=True) if names else None
+    width = None if is_terminal() else _PIPE_WIDTH
+    console = Console(width=width, markup=False, emoji=False, highlight=False)
+    rows = [["" if value is None else str(value) for value in row] for row in ([] if texts is None else texts.rows())]
+    if is_terminal() and _width(names, rows) > console.width:
+        rows = [[_shortened(cell) for cell in row] for row in rows]
     grid = Table(box=None, pad_edge=False)
     for name in names:
         right = _is_number(table.schema.field(name).type)
         grid.add_column(
             name, justify="right" if right else "left", no_wrap=True, overflow="fold" if right else "ellipsis"
         )
-    for row in [] if texts is None else texts.rows():
-        grid.add_row(*("" if value is None else str(value) for value in row))
-    width = None if is_terminal() else _PIPE_WIDTH
-    console = Console(width=width, markup=False, emoji=False, highlight=False)
+    for row in rows:
+        grid.add_row(*row)
     console.print(grid)
     if shown.num_rows < table.num_rows:
+        end = "first" if certificate is None else "last"
         console.print(
-            f"the last {shown.num_rows} of {table.num_rows:,} rows; --format csv, json, parquet or arrow gives all"
+            f"the {end} {shown.num_rows:,} of {table.num_rows:,} rows; --format csv, json, parquet or arrow gives all"
         )
     if certificate is not None:
         _show_certificate(console, certificate)
@@ -140,14 +162,31 @@ def _names_shown(table: pa.Table) -> list[str]:
 
 
 def _show_certificate(console: Console, certificate: dict[str, Any]) -> None:
-    state = "complete" if certificate["complete"] else "NOT complete: " + "; ".join(certificate["reasons"])
-    age = certificate["newest_record_age_seconds"]
-    freshness = "" if age is None else f", newest record {age:,.1f} s old"
-    cut = ", cut by --limit" if certificate["truncated"] else ""
     console.print(
-        f"{certificate['rows']:,} rows ({certificate['rows_from_table']:,} from the table, "
-        f"{certificate['rows_from_log']:,} from the log){cut}, {state}{freshness}"
+        f"{_counted(certificate['rows'])} ({certificate['rows_from_table']:,} from the table, "
+        f"{certificate['rows_from_log']:,} from the log), {_state(certificate)}"
     )
+
+
+def _counted(rows: int) -> str:
+    return f"{rows:,} row" if rows == 1 else f"{rows:,} rows"
+
+
+def _state(certificate: dict[str, Any]) -> str:
+    """Return what a person must know of an answer: cut or not, complete or why not, how fresh."""
+    cut = "cut by --limit, " if certificate["truncated"] else ""
+    complete = "complete" if certificate["complete"] else "NOT complete: " + "; ".join(certificate["reasons"])
+    return f"{cut}{complete}{freshness(certificate['newest_record_age_seconds'])}"
+
+
+def _width(names: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """Return how many characters a line of the table takes, with one between two columns."""
+    return sum(max(map(len, column)) + 1 for column in zip(names, *rows, strict=True))
+
+
+def _shortened(cell: str) -> str:
+    """Return a long text without its end; one of several lines is a drawing, and stays."""
+    return cell if len(cell) <= _CELL_CHARACTERS or "\n" in cell else cell[: _CELL_CHARACTERS - 1] + "…"
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -25,11 +25,12 @@ End = Annotated[str | None, typer.Option(help="End time, not included; the same 
 Anchor = Annotated[
     Literal["now", "latest"], typer.Option(help="Where a window ends: now, or the newest record (replayed history).")
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="Most rows; all without it.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Most rows, counted from the oldest; all without it.")]
 FormatOption = Annotated[Format, typer.Option("--format", "-f", help="Form of the answer.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write; standard output without it.")]
 LakeOnly = Annotated[bool, typer.Option("--lake-only", help="Only what the table holds; needs no broker and no API.")]
 
+SYMBOLS_SHOWN = 1000
 _UNITS = {"s": 1 / 60, "m": 1.0, "h": 60.0, "d": 1440.0}
 
 
@@ -88,6 +89,7 @@ def symbols(
     import pyarrow as pa
 
     from k2 import bootstrap
+    from k2.api.summaries import SCHEMA, summaries_table
     from k2.cli.output import require_writable, write
     from k2.settings import load_settings
 
@@ -95,13 +97,14 @@ def symbols(
     settings = load_settings(data_dir)
     if lake_only:
         with bootstrap.lake_engine(settings) as engine:
-            found = [{name: getattr(entry, name) for name in entry.__slots__} for entry in engine.symbols(exchange)]
+            table = summaries_table(engine.symbols(exchange))
     else:
         with _client(settings) as client:
-            found = client.symbols(exchange=exchange)
-    texts, numbers = ("data_type", "exchange", "symbol"), ("rows", "first_ts_event_ns", "last_ts_event_ns")
-    fields = [*((name, pa.string()) for name in texts), *((name, pa.int64()) for name in numbers)]
-    write(pa.Table.from_pylist(found, schema=pa.schema(fields)), None, format_name, output)
+            table = pa.Table.from_pylist(client.symbols(exchange=exchange), schema=SCHEMA)
+    table = _with_times(table) if format_name == "table" else table
+    write(table, None, format_name, output, rows_shown=SYMBOLS_SHOWN)
+    if table.num_rows == 0:
+        typer.echo("no symbols yet: `k2 simulate` or `k2 import asx DIR` brings some", err=True)
 
 
 def sql(
@@ -119,6 +122,17 @@ def sql(
     with bootstrap.table_sql(load_settings(data_dir)) as run:
         found = run(query)
     write(found, None, format_name, output)
+
+
+def _with_times(table: pa.Table) -> pa.Table:
+    """Return the table of symbols with times for nanoseconds, to the microsecond as in `k2 trades`."""
+    import pyarrow as pa
+
+    for name in ("first_ts_event", "last_ts_event"):
+        number = table.column_names.index(f"{name}_ns")
+        times = table.column(number).cast(pa.timestamp("ns", "UTC")).cast(pa.timestamp("us", "UTC"), safe=False)
+        table = table.set_column(number, name, times)
+    return table
 
 
 def _question(
@@ -162,6 +176,18 @@ def _records(
             result = ask(symbol, limit=limit, **question)
         table, certificate = result.table, result.certificate
     write(table, certificate, format_name, output)
+    if table.num_rows == 0:
+        typer.echo(_why_nothing(data_type, symbol, question), err=True)
+
+
+def _why_nothing(data_type: str, symbol: str, question: dict[str, Any]) -> str:
+    hint = f"no {data_type} of {symbol!r} there: `k2 symbols` lists symbols as the venue writes them, with their times"
+    if question["window_minutes"] is not None and question["anchor"] == "now":
+        return (
+            f"{hint}; for replayed or imported history, --anchor latest counts back from the newest record, "
+            "--start and --end name a range"
+        )
+    return hint
 
 
 def _from_lake(

@@ -43,6 +43,7 @@ class FakeClient:
         prices = pl.Series("price", [Decimal("36.667")] * 60, dtype=pl.Decimal(28, 12))
         self.table = market_rows(range(60), symbols=("AAA",)).with_columns(prices).to_arrow()
         self.certificate = dict(CERTIFICATE)
+        self.symbols_held = 1
 
     def __enter__(self) -> Self:
         return self
@@ -61,7 +62,9 @@ class FakeClient:
     def symbols(self, *, exchange: str | None) -> list[dict[str, Any]]:
         self.asked.append(("symbols", "", {"exchange": exchange}))
         names = ("data_type", "exchange", "symbol", "rows", "first_ts_event_ns", "last_ts_event_ns")
-        return [dict(zip(names, ("trades", "asx", "[BHP]", 3, 1, 2), strict=True))]
+        times = (1_394_409_600_000_001_999, 1_394_409_601_000_000_000)
+        found = [("trades", "asx", f"[S{number}]", 3, *times) for number in range(self.symbols_held)]
+        return [dict(zip(names, values, strict=True)) for values in found]
 
 
 @pytest.fixture
@@ -118,6 +121,60 @@ def test_the_table_shows_the_newest_rows_whole_and_what_the_answer_is(client: Fa
     assert lines[-1] == ("60 rows (50 from the table, 10 from the log), complete, newest record 1.2 s old")
 
 
+def test_an_empty_answer_says_where_to_look(client: FakeClient) -> None:
+    full = run("trades", "AAA")
+    client.table = client.table.slice(0, 0)
+
+    recent = run("trades", "aaa", "--format", "csv")
+    ranged = run("trades", "aaa", "--start", "2026-01-01")
+
+    assert "'aaa'" in recent.stderr
+    assert "k2 symbols" in recent.stderr
+    assert "--anchor latest" in recent.stderr
+    assert "k2 symbols" in ranged.stderr
+    assert "--anchor latest" not in ranged.stderr
+    assert "k2 symbols" not in recent.stdout + full.stderr
+
+
+def test_symbols_are_all_shown_with_their_times(client: FakeClient) -> None:
+    client.symbols_held = 900
+
+    lines = run("symbols").stdout.splitlines()
+
+    assert len(lines) == 901
+    assert lines[1].split() == [
+        "trades",
+        "asx",
+        "[S0]",
+        "3",
+        "2014-03-10T00:00:00.000001Z",
+        "2014-03-10T00:00:01.000000Z",
+    ]
+
+
+def test_very_many_symbols_are_cut_with_a_word_on_how_to_get_all(client: FakeClient) -> None:
+    client.symbols_held = 1001
+
+    lines = run("symbols").stdout.splitlines()
+
+    assert "[S0]" in lines[1]
+    assert lines[-1] == "the first 1,000 of 1,001 rows; --format csv, json, parquet or arrow gives all"
+
+
+def test_symbols_keep_their_nanoseconds_in_every_other_form(client: FakeClient) -> None:
+    assert run("symbols", "--format", "csv").stdout.splitlines()[1].endswith(",1394409600000001999,1394409601000000000")
+
+
+@pytest.mark.parametrize("name", ["csv", "json", "parquet", "arrow"])
+def test_a_written_file_is_told_in_one_line(client: FakeClient, tmp_path: Path, name: str) -> None:
+    file = tmp_path / "answer"
+
+    result = run("trades", "AAA", "--format", name, "--output", str(file))
+
+    assert result.stderr == f"60 rows written to {file}, complete, newest record 1.2 s old\n"
+    assert result.stdout == ""
+
+
 def test_the_table_says_why_an_answer_is_not_complete(client: FakeClient) -> None:
     client.certificate |= {"complete": False, "reasons": ["the log is down"], "truncated": True}
 
@@ -125,7 +182,7 @@ def test_the_table_says_why_an_answer_is_not_complete(client: FakeClient) -> Non
 
 
 def test_names_with_brackets_are_shown_as_they_are(client: FakeClient) -> None:
-    assert "[BHP]" in run("symbols").stdout
+    assert "[S0]" in run("symbols").stdout
 
 
 def test_csv_is_data_alone_and_the_certificate_goes_to_standard_error(client: FakeClient) -> None:
