@@ -26,7 +26,8 @@ $(BIN)/uv:
 
 $(VENV)/.ready: $(BIN)/uv requirements.lock pyproject.toml
 	@echo "setup: installing locked packages (a first run downloads about 400 MB)"
-	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip sync --compile-bytecode --require-hashes requirements.lock
+	@set -o pipefail; VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip sync --compile-bytecode --require-hashes requirements.lock 2>&1 \
+	  | sed -u '/^ [-+~] /d' # progress and errors, not a line for each package
 	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
 	@$(BIN)/python -m compileall -q src/k2 # where the environment forbids to write bytecode, each start would compile
 	@touch $@
