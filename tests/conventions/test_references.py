@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,3 +26,14 @@ def test_the_command_reference_shows_flags_and_nothing_hidden() -> None:
     assert "| `--simulate` | Stream a simulated market in. |" in rows
     assert [row for row in rows if row.count("|") != 3] == []
     assert [row for row in rows if row.startswith("| `ONLY`")] == []
+
+
+def test_the_readme_names_every_command() -> None:
+    reference = (ROOT / "docs" / "reference" / "cli.md").read_text()
+    rows = [line.split("|")[1] for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `k2 ")]
+
+    commands = set(re.findall(r"^## k2 (\S+)", reference, re.MULTILINE))
+
+    named = set(re.findall(r"`(?:k2 )?(\w+)[^`]*`", " ".join(rows)))
+    assert len(commands) > 10
+    assert commands - named == set()
