@@ -37,9 +37,10 @@ COLUMNS: Final = {
 }
 _PRICE: Final = pl.Decimal(PRICE_PRECISION, PRICE_SCALE)
 _QUANTITY: Final = pl.Decimal(QUANTITY_PRECISION, QUANTITY_SCALE)
-_PRICE_PATTERN: Final = r"^-?\d{1,16}(\.\d{1,12})?$"
-_QUANTITY_PATTERN: Final = r"^-?\d{1,18}(\.\d{1,10})?$"
-_QUALIFIERS_PATTERN: Final = r"^\d*$"
+# [0-9] and not \d, which takes the digits of every script.
+_PRICE_PATTERN: Final = r"^-?[0-9]{1,16}(\.[0-9]{1,12})?$"
+_QUANTITY_PATTERN: Final = r"^-?[0-9]{1,18}(\.[0-9]{1,10})?$"
+_QUALIFIERS_PATTERN: Final = r"^[0-9]*$"
 _SHOWN_BYTES: Final = 120
 
 

@@ -158,7 +158,10 @@ def test_crossed_quotes_are_kept(tmp_path: Path) -> None:
         ("trades", TRADE.replace("8216", "x")),
         ("trades", TRADE.replace("10:13", "25:13")),
         ("trades", TRADE.replace("03/10", "13/10")),
+        ("trades", TRADE.replace("0.67", "\u0661\u0662")),
+        ("trades", TRADE.replace("8216", "\uff13\uff16")),
         ("quotes", QUOTE.replace("0.66", "NaN")),
+        ("quotes", QUOTE.replace("0.66", "\u0661")),
     ],
 )
 def test_what_is_no_tick_file_is_refused_with_its_path(tmp_path: Path, data_type: str, content: str | bytes) -> None:
