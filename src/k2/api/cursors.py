@@ -42,7 +42,7 @@ class Cursor:
         try:
             body = json.loads(base64.urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4)))
             version, subject, extent, as_of, start_ns, end_ns, *place = body
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise _not_a_cursor() from error
         numbers = [number for number in (start_ns, end_ns, *place) if number is not None]
         texts = [subject, extent, *([] if as_of is None else [as_of])]

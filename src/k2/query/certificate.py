@@ -11,6 +11,7 @@ from typing import Any, Final
 from k2.common.errors import QueryError
 
 VERSION: Final = 1
+_INT64: Final = range(-(2**63), 2**63)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -63,11 +64,15 @@ class AsOf:
             text = base64.urlsafe_b64decode(token.encode() + b"=" * (-len(token) % 4))
             body = json.loads(text)
             if body["v"] != VERSION:
-                raise QueryError(f"expected a token of version {VERSION}, found {body['v']}: ask for a new one")
+                raise QueryError(f"expected a token of version {VERSION}, found {body['v']!r}: ask for a new one")
             partitions = tuple((int(a), int(b), int(c), int(d)) for a, b, c, d in body["p"])
-            return cls(str(body["t"]), body["x"], int(body["c"]), partitions)
-        except (binascii.Error, KeyError, TypeError, ValueError) as error:
+            numbers = (int(body["c"]), *(number for entry in partitions for number in entry))
+            token_read = cls(str(body["t"]), body["x"], numbers[0], partitions)
+        except (binascii.Error, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise QueryError("expected as_of to be the token of a certificate, found something else") from error
+        if not all(number in _INT64 for number in numbers):
+            raise QueryError("expected as_of to be the token of a certificate, found numbers beyond 64 bits")
+        return token_read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -342,7 +342,7 @@ def _token(request: QueryRequest) -> AsOf | None:
     token = AsOf.from_token(request.as_of)
     if token.data_type != request.data_type or token.exchange not in (None, request.exchange):
         raise QueryError(
-            f"the token is of an answer about {token.data_type} of {token.exchange or 'all exchanges'}: it cannot "
+            f"the token is of an answer about {token.data_type!r} of {token.exchange or 'all exchanges'!r}: it cannot "
             f"answer about {request.data_type} of {request.exchange or 'all exchanges'}"
         )
     return token

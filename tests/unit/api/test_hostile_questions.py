@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,6 +128,30 @@ def test_any_question_gives_rows_of_its_symbol_and_range_or_a_refusal(
             assert row["symbol"] == question["symbol"]
             assert start is None or row["ts_event_ns"] >= start
             assert end is None or row["ts_event_ns"] < end
+
+
+def opaque(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+@pytest.mark.parametrize("name", ["as_of", "cursor"])
+@pytest.mark.parametrize("nested", ["[" * 4000, '{"a":' * 900], ids=["lists", "objects"])
+def test_a_token_nested_beyond_measure_is_refused(client: TestClient, name: str, nested: str) -> None:
+    response = client.get("/v1/trades", params={"symbol": "BHP", name: opaque(nested)})
+
+    assert response.status_code == 422, response.text
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), "\ud800", 10**400, [], None])
+@pytest.mark.parametrize("field", ["v", "t", "x", "c", "p"])
+def test_a_token_with_a_strange_value_is_refused_or_answered(client: TestClient, field: str, value: object) -> None:
+    end = {"symbol": "BHP", "end": "100"}
+    token = client.get("/v1/trades", params=end).json()["certificate"]["as_of"]
+    body = json.loads(base64.urlsafe_b64decode(token + "==")) | {field: value}
+
+    response = client.get("/v1/trades", params={**end, "as_of": opaque(json.dumps(body))})
+
+    assert response.status_code in {200, 422}, response.text
 
 
 @pytest.mark.parametrize("key", [None, "", "wrong", "key ", "KEY", "k" * 500])
