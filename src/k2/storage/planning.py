@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pyiceberg.conversions import from_bytes
 from pyiceberg.manifest import read_manifest_list
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from k2.schemas.records import RecordType
     from k2.storage.settings import CatalogSettings
     from k2.storage.tables import MarketTables, TableHead
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class FileBounds(NamedTuple):
     symbol_max: str | None
     start_ns: int | None
     last_ns: int | None
+    logged_last_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +122,13 @@ class Planner:
         symbol: str | None = None,
         start_ns: int | None = None,
         end_ns: int | None = None,
+        logged_from: datetime | None = None,
     ) -> tuple[PlannedFile, ...]:
-        """Return the files that can hold rows with ts_event_ns in [start_ns, end_ns) of the exchange and symbol."""
+        """Return the files that can hold rows with ts_event_ns in [start_ns, end_ns) of the exchange and symbol.
+
+        `logged_from` leaves out the files whose rows were all logged before.
+        """
+        logged_from_us = None if logged_from is None else -((_EPOCH - logged_from) // timedelta(microseconds=1))
         return tuple(
             entry.file
             for manifest in pinned.manifests
@@ -132,6 +141,7 @@ class Planner:
             and (exchange is None or entry.exchange == exchange)
             and (symbol is None or entry.symbol_min is None or entry.symbol_min <= symbol)
             and (symbol is None or entry.symbol_max is None or entry.symbol_max >= symbol)
+            and (logged_from_us is None or entry.logged_last_us is None or entry.logged_last_us >= logged_from_us)
         )
 
     def _manifests(
@@ -202,6 +212,7 @@ def _bounds(file: DataFile, record_type: RecordType) -> FileBounds:
         symbol_max=_text(upper.get(symbol)),
         start_ns=_number(lower.get(time)),
         last_ns=_number(upper.get(time)),
+        logged_last_us=_number(upper.get(record_type.field("ts_log").field_id)),
     )
 
 

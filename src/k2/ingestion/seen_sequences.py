@@ -1,0 +1,120 @@
+"""Which sequences of each numbered stream were seen: sets of intervals, exact, and one interval for a stream in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import polars as pl
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from numpy.typing import NDArray
+
+    Numbers = NDArray[np.int64]
+
+STREAM: Final = ("exchange", "channel", "trading_date", "symbol")
+"""Whose numbers run by themselves; a venue that numbers per channel has one number for one symbol only."""
+_EMPTY: Final[Numbers] = np.empty(0, dtype=np.int64)
+_BYTES_AN_INTERVAL: Final = 16
+
+
+@dataclass(slots=True)
+class Intervals:
+    """A set of whole numbers as disjoint intervals [start, end], in order."""
+
+    starts: Numbers = field(default_factory=lambda: _EMPTY)
+    ends: Numbers = field(default_factory=lambda: _EMPTY)
+    newest: datetime | None = None
+    """Log time of the newest number."""
+
+    def holds(self, numbers: Numbers) -> NDArray[np.bool_]:
+        """Say of each number whether it is in the set."""
+        if not len(self.starts):
+            return np.zeros(len(numbers), dtype=np.bool_)
+        place = np.searchsorted(self.starts, numbers, side="right") - 1
+        return (place >= 0) & (numbers <= self.ends[np.maximum(place, 0)])
+
+    def add(self, numbers: Numbers, *, intervals_max: int) -> None:
+        """Add numbers. Past `intervals_max` the older half becomes one interval: more is held than was seen, not less."""
+        numbers = np.unique(numbers)
+        breaks = np.flatnonzero(np.diff(numbers) != 1)
+        starts = numbers[np.concatenate(([0], breaks + 1))]
+        ends = numbers[np.concatenate((breaks, [len(numbers) - 1]))]
+        if len(self.starts):
+            starts, ends = _merged(np.concatenate((self.starts, starts)), np.concatenate((self.ends, ends)))
+        if len(starts) > intervals_max:
+            half = len(starts) // 2
+            starts, ends = np.concatenate((starts[:1], starts[half:])), np.concatenate((ends[half - 1 : half], ends[half:]))
+        self.starts, self.ends = starts, ends
+
+
+class SeenSequences:
+    """The intervals of all streams of one partition; a stream that is silent for longer than the window is forgotten."""
+
+    def __init__(self, *, intervals_max: int) -> None:
+        self._intervals_max = intervals_max
+        self._streams: dict[tuple[object, ...], Intervals] = {}
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory of the intervals."""
+        return sum(len(stream.starts) * _BYTES_AN_INTERVAL for stream in self._streams.values())
+
+    @property
+    def streams(self) -> int:
+        """How many streams are remembered."""
+        return len(self._streams)
+
+    def suspects(self, rows: pl.DataFrame) -> NDArray[np.bool_]:
+        """Say of each row, whose sequences are not null, whether its stream has had its sequence."""
+        found = np.zeros(rows.height, dtype=np.bool_)
+        if rows.is_empty() or not self._streams:
+            return found
+        for stream, sequences, places, _ in _by_stream(rows):
+            known = self._streams.get(stream)
+            if known is not None and len(known.ends) and sequences.min() <= known.ends[-1]:
+                found[places] = known.holds(sequences)
+        return found
+
+    def add(self, rows: pl.DataFrame) -> None:
+        """Add rows, whose sequences are not null."""
+        for stream, sequences, _, newest in _by_stream(rows):
+            known = self._streams.get(stream)
+            if known is None:
+                known = self._streams[stream] = Intervals()
+            known.add(sequences, intervals_max=self._intervals_max)
+            known.newest = newest if known.newest is None else max(known.newest, newest)
+
+    def forget(self, before: datetime) -> None:
+        """Forget the streams whose newest number was logged before a time."""
+        old = [name for name, stream in self._streams.items() if stream.newest is None or stream.newest < before]
+        for name in old:
+            del self._streams[name]
+
+
+def _by_stream(rows: pl.DataFrame) -> list[tuple[tuple[object, ...], Numbers, Numbers, datetime]]:
+    """Return of each stream its name, its sequences, the places of its rows, and its newest log time."""
+    grouped = (
+        rows.select(*STREAM, "sequence", "ts_log")
+        .with_row_index("place")
+        .group_by(STREAM, maintain_order=True)
+        .agg("sequence", "place", newest=pl.col("ts_log").max())
+    )
+    sequences, places = grouped["sequence"].to_list(), grouped["place"].to_list()
+    return [
+        (name, np.array(numbers, dtype=np.int64), np.array(at, dtype=np.int64), newest)
+        for name, numbers, at, newest in zip(
+            grouped.select(STREAM).rows(), sequences, places, grouped["newest"].to_list(), strict=True
+        )
+    ]
+
+
+def _merged(starts: Numbers, ends: Numbers) -> tuple[Numbers, Numbers]:
+    """Merge intervals that touch or overlap."""
+    order = np.argsort(starts, kind="stable")
+    starts, ends = starts[order], np.maximum.accumulate(ends[order])
+    apart = np.flatnonzero(starts[1:] > ends[:-1] + 1)
+    return starts[np.concatenate(([0], apart + 1))], ends[np.concatenate((apart, [len(ends) - 1]))]
