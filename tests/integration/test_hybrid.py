@@ -8,6 +8,7 @@ import pytest
 from confluent_kafka import Producer
 
 from k2 import bootstrap
+from k2.bootstrap import operations
 from k2.kafka.producer import LogProducer
 from k2.kafka.serialization import encode_frame
 from k2.local.platform import LocalPlatform
@@ -114,7 +115,7 @@ def test_a_token_gives_the_same_rows_after_the_files_were_merged(market):
     merging = market.settings.upkeep.model_copy(update={"merge_files_min": 2, "quiet_minutes": 1e6})
     before = market.ask().table
 
-    with bootstrap.upkeep(market.settings.model_copy(update={"upkeep": merging})) as upkeep:
+    with operations.upkeep(market.settings.model_copy(update={"upkeep": merging})) as upkeep:
         report = upkeep.round()
 
     trades = next(table for table in report.tables if table.table == "trades")

@@ -1,4 +1,4 @@
-"""For any interleaving of appends, commits, lag, trims, restarts, a hybrid answer equals a plain replay of the log."""
+"""For any interleaving of appends, duplicates, commits, lag, restarts, an answer equals a plain replay of the log."""
 
 from __future__ import annotations
 
@@ -22,3 +22,4 @@ def test_a_hybrid_answer_equals_a_plain_replay_of_the_log(seed: int, tmp_path: P
     run.hybrid.close()
 
     assert run.asked > 0
+    assert run.removed > 0

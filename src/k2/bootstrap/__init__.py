@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from k2.storage.planning import Planner
     from k2.storage.settings import CatalogSettings
     from k2.storage.tables import MarketTables
-    from k2.storage.upkeep.round import Upkeep
 
 
 def system_clock() -> Clock:
@@ -90,6 +89,7 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
     """Return an ingest worker; topics and tables that are missing are created."""
     from k2.ingestion.dead_letters import DeadLetters
     from k2.ingestion.decode_journal import DecodeJournal
+    from k2.ingestion.deduplicator import TableDeduplicator
     from k2.ingestion.guarded_decoder import GuardedDecoder
     from k2.ingestion.worker import IngestWorker, TableParts
     from k2.kafka.consumer import GroupReader
@@ -99,6 +99,7 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
     from k2.schemas.records import RECORD_TYPES
     from k2.storage.dead_letters import DeadLetterWriter
     from k2.storage.expiry import SnapshotExpiry
+    from k2.storage.stored_rows import StoredRows
     from k2.storage.writer import TableWriter
 
     clock = system_clock()
@@ -114,7 +115,11 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
         schemas = CachedSchemas(registry, tables.head(name).schemas)
         inner = Decoder(RECORD_TYPES[name], schemas, unknown_schemas_ratio_max=own.unknown_schemas_ratio_max)
         decoder = GuardedDecoder(inner, journal, kills_max=own.kills_max)
-        return TableParts(RECORD_TYPES[name], decoder, schemas, TableWriter(tables, name, settings.catalog, clock))
+        writer = TableWriter(tables, name, settings.catalog, clock)
+        stored = StoredRows(planner(settings, tables), tables, name)
+        rules = topics.identity_rules(enabled=own.deduplication.enabled)
+        deduplicator = TableDeduplicator(RECORD_TYPES[name], rules=rules, stored=stored, settings=own.deduplication)
+        return TableParts(RECORD_TYPES[name], decoder, schemas, writer, deduplicator)
 
     return IngestWorker(
         settings=settings.ingestion,
@@ -219,7 +224,8 @@ def _query_side(
     from k2.query.kafka_tail import KafkaTail
 
     clock = system_clock()
-    topics = topic_catalog(settings).market_topics
+    catalog = topic_catalog(settings)
+    topics = catalog.market_topics
     tail = KafkaTail(
         topics,
         open_reader=open_reader,
@@ -239,6 +245,7 @@ def _query_side(
         scanner=scanner(settings, tables),
         settings=settings.query,
         clock=clock,
+        rules=catalog.identity_rules(enabled=settings.ingestion.deduplication.enabled),
     )
     return QuerySide(engine, tail)
 
@@ -306,19 +313,6 @@ def table_sql(settings: Settings) -> Iterator[TableSql]:
         yield TableSql(files, files_of)
     finally:
         files.close()
-        tables.close()
-
-
-@contextmanager
-def upkeep(settings: Settings) -> Iterator[Upkeep]:
-    """Give what keeps the tables up, in rounds, and drops their old days."""
-    from k2.storage.upkeep.round import Upkeep
-
-    tables = existing_tables(settings)
-    scratch_dir = settings.upkeep.scratch_dir or settings.data_dir / "scratch"
-    try:
-        yield Upkeep(tables, settings.catalog, settings.upkeep, system_clock(), scratch_dir=scratch_dir)
-    finally:
         tables.close()
 
 

@@ -1,4 +1,4 @@
-"""The composition root of what people do to a platform now and then: dead letters, seams."""
+"""The composition root of what people do to a platform now and then: dead letters, seams, upkeep."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from k2.ingestion.replaying import DeadLetterReplay
     from k2.settings import Settings
     from k2.storage.dead_letter_events import DeadLetterEvents
+    from k2.storage.upkeep.round import Upkeep
 
 
 @contextmanager
@@ -56,4 +57,17 @@ def dead_letter_replay(settings: Settings) -> Iterator[DeadLetterReplay]:
         )
     finally:
         registry.close()
+        tables.close()
+
+
+@contextmanager
+def upkeep(settings: Settings) -> Iterator[Upkeep]:
+    """Give what keeps the tables up, in rounds, and drops their old days."""
+    from k2.storage.upkeep.round import Upkeep
+
+    tables = existing_tables(settings)
+    scratch_dir = settings.upkeep.scratch_dir or settings.data_dir / "scratch"
+    try:
+        yield Upkeep(tables, settings.catalog, settings.upkeep, system_clock(), scratch_dir=scratch_dir)
+    finally:
         tables.close()

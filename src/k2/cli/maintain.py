@@ -89,12 +89,12 @@ def _once(settings: Settings, names: list[str], *, dry_run: bool, as_json: bool,
     import signal
     import threading
 
-    from k2 import bootstrap
+    from k2.bootstrap import operations
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with bootstrap.upkeep(settings) as upkeep:
+    with operations.upkeep(settings) as upkeep:
         chosen = _chosen(names, upkeep.table_names)
         report = upkeep.round(chosen, dry_run=dry_run, sweep_now=sweep_now, stopping=stop.is_set)
     if as_json:
@@ -157,10 +157,10 @@ def _every(settings: Settings, data_dir: Path | None, seconds: float, port: int)
 
 
 def _retain(settings: Settings, older_than: str, names: list[str], *, dry_run: bool, yes: bool) -> None:
-    from k2 import bootstrap
+    from k2.bootstrap import operations
 
     days_old = seconds_of(older_than) / _UNITS_SECONDS["d"]
-    with bootstrap.upkeep(settings) as upkeep:
+    with operations.upkeep(settings) as upkeep:
         retention = upkeep.retention
         planned = {
             name: retention.plan(name, older_than_days=days_old) for name in _chosen(names, retention.table_names)

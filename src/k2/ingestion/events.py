@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from k2.storage.seam import LogPartition
+
 
 @dataclass(frozen=True, slots=True)
 class BatchCommitted:
@@ -22,6 +24,7 @@ class BatchCommitted:
     commit_seconds: float
     commit_sequence: int
     snapshot_id: int
+    duplicates: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,14 @@ class RecordsDeadLettered:
 
     table: str
     by_error_class: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsInConflict:
+    """Records say other than earlier ones of the same identity; all are kept. Of each partition, their offsets."""
+
+    table: str
+    offsets: Mapping[LogPartition, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +134,7 @@ Event = (
     | CommitFailed
     | BatchFenced
     | RecordsDeadLettered
+    | RecordsInConflict
     | TopicRefused
     | TopicAccepted
     | TableStopped

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -169,3 +170,31 @@ class Handover:
             self._changed.wait_for(
                 lambda: bool(self._wishes) or all(self._bytes[table] < bytes_max for table in tables), timeout_seconds
             )
+
+
+def joined(chunks: list[Chunk], *, records_max: int) -> list[Chunk]:
+    """Join neighbouring chunks of one partition, since large blocks decode faster than small ones."""
+    blocks: dict[tuple[LogPartition, int], list[list[Chunk]]] = {}
+    for chunk in chunks:
+        of_partition = blocks.setdefault((chunk.log, chunk.epoch), [])
+        last = of_partition[-1] if of_partition else None
+        if last and last[-1].end == chunk.start and sum(len(c.batch) for c in last) + len(chunk.batch) <= records_max:
+            last.append(chunk)
+        else:
+            of_partition.append([chunk])
+    return [_join(block) for of_partition in blocks.values() for block in of_partition]
+
+
+def _join(chunks: list[Chunk]) -> Chunk:
+    if len(chunks) == 1:
+        return chunks[0]
+    first, last = chunks[0], chunks[-1]
+    batches = [chunk.batch for chunk in chunks]
+    batch = replace(
+        last.batch,
+        offsets=list(chain.from_iterable(batch.offsets for batch in batches)),
+        ts_log_ms=list(chain.from_iterable(batch.ts_log_ms for batch in batches)),
+        keys=list(chain.from_iterable(batch.keys for batch in batches)),
+        values=list(chain.from_iterable(batch.values for batch in batches)),
+    )
+    return replace(first, end=last.end, batch=batch)

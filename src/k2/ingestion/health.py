@@ -82,6 +82,10 @@ class WorkerHealth:
     def _(self, event: events.RecordsDeadLettered) -> None:
         log.warning("records_dead_lettered", **_fields(event))
 
+    @_note.register
+    def _(self, event: events.RecordsInConflict) -> None:
+        log.error("records_in_conflict", **_fields(event))
+
     def _set(self, key: str, reason: str) -> None:
         with self._lock:
             self._reasons[key] = reason

@@ -37,6 +37,10 @@ class IngestMetrics:
         self._dead_letters = metrics.counter(
             "k2_ingest_dead_letters_total", "Records that could not become rows", ["table", "error_class"]
         )
+        self._duplicates = metrics.counter("k2_ingest_duplicates_total", "Records dropped: stored before", table)
+        self._conflicts = metrics.counter(
+            "k2_ingest_conflicts_total", "Records kept that say other than an earlier one of the same identity", table
+        )
         self._fenced = metrics.counter("k2_ingest_fenced_total", "Batches refused by the fence", table)
         self._failures = metrics.gauge("k2_ingest_commit_failures", "Failed commits in a row", table)
         self._failed = metrics.counter("k2_ingest_failed_commits_total", "Failed commits", table)
@@ -60,6 +64,8 @@ class IngestMetrics:
         for table in tables:
             self._rows.labels(table).inc(0)
             self._commits.labels(table).inc(0)
+            self._duplicates.labels(table).inc(0)
+            self._conflicts.labels(table).inc(0)
             self._fenced.labels(table).inc(0)
             self._failed.labels(table).inc(0)
             self._failures.labels(table).set(0)
@@ -78,6 +84,7 @@ class IngestMetrics:
     def _(self, event: events.BatchCommitted) -> None:
         self._rows.labels(event.table).inc(event.rows)
         self._commits.labels(event.table).inc()
+        self._duplicates.labels(event.table).inc(event.duplicates)
         self._write_seconds.labels(event.table).observe(event.write_seconds)
         self._commit_seconds.labels(event.table).observe(event.commit_seconds)
         self._batch_rows.labels(event.table).observe(event.rows)
@@ -98,6 +105,10 @@ class IngestMetrics:
     def _(self, event: events.RecordsDeadLettered) -> None:
         for error_class, records in event.by_error_class.items():
             self._dead_letters.labels(event.table, error_class).inc(records)
+
+    @_count.register
+    def _(self, event: events.RecordsInConflict) -> None:
+        self._conflicts.labels(event.table).inc(sum(map(len, event.offsets.values())))
 
     @_count.register
     def _(self, event: events.TopicRefused) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from k2.ingestion.deduplicator import Part
 from k2.storage.seam import Counts, PartitionDelta
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from k2.ingestion.deduplicator import Decisions
     from k2.ingestion.handover import Chunk
     from k2.kafka.decoding import BadRecord, Decoded
     from k2.storage.seam import LogPartition
@@ -32,9 +34,10 @@ class PartitionPending:
     frames: list[pl.DataFrame] = field(default_factory=list)
     bad: list[BadRecord] = field(default_factory=list)
 
-    def delta(self) -> PartitionDelta:
+    def delta(self, duplicates: int = 0) -> PartitionDelta:
         """Return what committing this adds: consumed as the consumer counted, rows as the decoder did."""
-        counts = Counts(consumed=self.consumed, rows=self.rows, dead_letters=len(self.bad))
+        rows = self.rows - duplicates
+        counts = Counts(consumed=self.consumed, rows=rows, duplicates=duplicates, dead_letters=len(self.bad))
         return PartitionDelta(self.start, self.end, counts, self.leader_epoch)
 
 
@@ -84,10 +87,13 @@ class Pending:
         self.records -= part.consumed
         return part.consumed
 
-    def frames(self) -> Iterator[pl.DataFrame]:
-        """Iterate over the decoded frames of all partitions."""
-        for part in self.partitions.values():
-            yield from part.frames
+    def parts(self) -> dict[LogPartition, Part]:
+        """Return the decoded rows, by partition."""
+        return {log: Part(part.start, part.frames) for log, part in self.partitions.items()}
+
+    def deltas(self, decisions: Decisions) -> dict[LogPartition, PartitionDelta]:
+        """Return what committing this adds to each partition, once it is decided what is a duplicate."""
+        return {log: part.delta(decisions[log].duplicates) for log, part in self.partitions.items()}
 
     def bad(self) -> Iterator[tuple[LogPartition, PartitionPending, BadRecord]]:
         """Iterate over the records that could not be decoded, with their partition."""

@@ -1,4 +1,4 @@
-"""Which sequences of each numbered stream were seen: sets of intervals, exact, and one interval for a stream in order."""
+"""Which sequences of each numbered stream were seen: exact sets of intervals; a stream in order has one interval."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Intervals:
         return (place >= 0) & (numbers <= self.ends[np.maximum(place, 0)])
 
     def add(self, numbers: Numbers, *, intervals_max: int) -> None:
-        """Add numbers. Past `intervals_max` the older half becomes one interval: more is held than was seen, not less."""
+        """Add numbers; past `intervals_max` the older half becomes one interval, which holds more than was seen."""
         numbers = np.unique(numbers)
         breaks = np.flatnonzero(np.diff(numbers) != 1)
         starts = numbers[np.concatenate(([0], breaks + 1))]
@@ -47,12 +47,15 @@ class Intervals:
             starts, ends = _merged(np.concatenate((self.starts, starts)), np.concatenate((self.ends, ends)))
         if len(starts) > intervals_max:
             half = len(starts) // 2
-            starts, ends = np.concatenate((starts[:1], starts[half:])), np.concatenate((ends[half - 1 : half], ends[half:]))
+            starts, ends = (
+                np.concatenate((starts[:1], starts[half:])),
+                np.concatenate((ends[half - 1 : half], ends[half:])),
+            )
         self.starts, self.ends = starts, ends
 
 
 class SeenSequences:
-    """The intervals of all streams of one partition; a stream that is silent for longer than the window is forgotten."""
+    """The intervals of all streams of one partition."""
 
     def __init__(self, *, intervals_max: int) -> None:
         self._intervals_max = intervals_max

@@ -5,6 +5,50 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 
+class DeduplicationSettings(BaseModel):
+    """What the ingest worker remembers, of each table, to find records that it has stored before."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = Field(
+        default=True,
+        description="Drop records that were stored within the last 24 h of log time; "
+        "one value for the worker and the API",
+    )
+    intervals_max: int = Field(
+        default=10_000,
+        ge=2,
+        description="Intervals of sequences remembered per stream; past it the older half is held as one, which costs "
+        "looks at the table and nothing else",
+    )
+    streams_max: int = Field(
+        default=200_000, gt=0, description="Numbered streams remembered per partition; past it the table is asked"
+    )
+    ids_capacity: int = Field(
+        default=20_000_000, ge=5, description="Trade ids that the filters of a table hold; 2 bytes each, as they fill"
+    )
+    ids_error_rate: float = Field(
+        default=0.001, gt=0, lt=1, description="Share of new trade ids for which the table is asked in vain"
+    )
+    rebuild_rows_max: int = Field(
+        default=20_000_000,
+        ge=0,
+        description="Rows of the last day read back when a partition is taken over; where there are more, the table is "
+        "asked about each record for a day",
+    )
+    conflict_seconds: float = Field(
+        default=3600.0,
+        ge=0,
+        description="How far apart the event times of two records of one identity and other content may lie, for "
+        "their conflict to be seen",
+    )
+    conflict_files_max: int = Field(
+        default=50,
+        ge=0,
+        description="Data files opened in search of a conflict; where it takes more, none is sought",
+    )
+
+
 class IngestionSettings(BaseModel):
     """Limits and pauses of one ingest worker; every buffer and every wait has its bound here."""
 
@@ -93,6 +137,9 @@ class IngestionSettings(BaseModel):
     )
     silent_seconds_max: float = Field(
         default=180.0, gt=0, description="Silence of one of the worker's threads above which /livez fails"
+    )
+    deduplication: DeduplicationSettings = Field(
+        default_factory=DeduplicationSettings, description="Records that were stored before"
     )
     memory_trim_seconds: float = Field(
         default=30.0, gt=0, description="Pause between two returns of freed memory to the system"

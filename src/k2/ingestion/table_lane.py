@@ -6,8 +6,7 @@ import math
 import uuid
 from collections import Counter
 from concurrent.futures import wait
-from dataclasses import dataclass, field, replace
-from itertools import chain
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import polars as pl
@@ -17,7 +16,7 @@ from k2.common.errors import AccountingError, FencedError, K2Error, LogIdentityE
 from k2.common.logging import get_logger
 from k2.ingestion import events
 from k2.ingestion.accounting import check_ledger
-from k2.ingestion.handover import Abandon, Committed, Reposition
+from k2.ingestion.handover import Abandon, Committed, Reposition, joined
 from k2.ingestion.pending import Pending
 from k2.schemas.arrow import polars_schema
 from k2.schemas.records import WrittenBy
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
     from k2.common.clock import Clock
     from k2.ingestion.dead_letters import DeadLetters
+    from k2.ingestion.deduplicator import Decisions, Deduplicator
     from k2.ingestion.handover import Chunk, Handover
     from k2.ingestion.settings import IngestionSettings
     from k2.kafka.batches import LogBatch
@@ -77,9 +77,11 @@ class _Prepared:
 
     batch_id: str
     pending: Pending
-    deltas: Mapping[LogPartition, PartitionDelta]
     schemas: Mapping[int, str]
     created_at_ns: int
+    deltas: Mapping[LogPartition, PartitionDelta] = field(default_factory=dict)
+    """What it adds to each partition; known once it is decided what is a duplicate."""
+    decisions: Decisions = field(default_factory=dict)
     written: Future[tuple[WrittenFile, ...]] | None = None
     files: tuple[WrittenFile, ...] | None = None
     write_seconds: float = 0.0
@@ -99,6 +101,7 @@ class TableLane:
         writer: Writer,
         heads: Heads,
         dead_letters: DeadLetters,
+        deduplicator: Deduplicator,
         handover: Handover,
         file_writer: Executor,
         settings: IngestionSettings,
@@ -114,6 +117,7 @@ class TableLane:
         self._writer = writer
         self._heads = heads
         self._dead_letters = dead_letters
+        self._deduplicator = deduplicator
         self._handover = handover
         self._file_writer = file_writer
         self._settings = settings
@@ -210,7 +214,7 @@ class TableLane:
     def _decode_waiting(self) -> None:
         if any(chunk.log.log_id not in self._logs for chunk in self._waiting):  # a log registered since the last look
             self._learn(self._heads.head(self.table))
-        blocks = _joined(self._waiting, records_max=self._settings.decode_messages_max)
+        blocks = joined(self._waiting, records_max=self._settings.decode_messages_max)
         self._waiting = blocks
         while self._waiting:
             self._decode(self._waiting[0])
@@ -250,8 +254,7 @@ class TableLane:
 
     def _prepare(self) -> _Prepared:
         pending, self._pending = self._pending, Pending()
-        deltas = {key: part.delta() for key, part in pending.partitions.items()}
-        return _Prepared(str(uuid.uuid4()), pending, deltas, self._schemas.newly_met, self._clock.time_ns())
+        return _Prepared(str(uuid.uuid4()), pending, self._schemas.newly_met, self._clock.time_ns())
 
     def _files_are_written(self, prepared: _Prepared) -> bool:
         """Have the files written beside this thread, which decodes the next batch meanwhile; True once they are."""
@@ -264,12 +267,14 @@ class TableLane:
             return False
         written, prepared.written = prepared.written, None
         prepared.files = written.result()
+        prepared.deltas = prepared.pending.deltas(prepared.decisions)
         return True
 
     def _write_files(self, prepared: _Prepared) -> tuple[WrittenFile, ...]:
-        """Write the batch's rows; runs in the file writer's thread, on what no other thread changes."""
+        """Write the batch's rows less duplicates; runs in the file writer's thread, on what no other thread changes."""
         started = self._clock.monotonic()
-        frames = list(prepared.pending.frames())
+        prepared.decisions = self._deduplicator.decide(prepared.pending.parts())
+        frames = [frame for decision in prepared.decisions.values() for frame in decision.kept if frame.height]
         files = self._writer.write_files(self._rows(frames)) if frames else ()
         prepared.write_seconds = self._clock.monotonic() - started
         return files
@@ -300,7 +305,13 @@ class TableLane:
         self._failures, self._retry_at = 0, 0.0
         self._commit_sequence = max(self._commit_sequence, commit.seam.commit_sequence)
         self._schemas.recorded(prepared.schemas)
-        self._handover.ask_consumer(Committed(self.table, {key: delta.end for key, delta in prepared.deltas.items()}))
+        ends = {key: delta.end for key, delta in prepared.deltas.items()}
+        number = 0 if commit.found else commit.seam.commit_sequence  # of an older try, only the head's is known
+        self._deduplicator.committed(prepared.decisions, prepared.deltas, number)
+        self._handover.ask_consumer(Committed(self.table, ends))
+        conflicts = {key: decision.conflicts for key, decision in prepared.decisions.items() if decision.conflicts}
+        if conflicts:
+            self._observe(events.RecordsInConflict(self.table, conflicts))
         by_error_class = Counter(record.error_class for _, _, record in prepared.pending.bad())
         if by_error_class:
             self._observe(events.RecordsDeadLettered(self.table, dict(by_error_class)))
@@ -315,6 +326,7 @@ class TableLane:
                 commit_seconds=commit_seconds,
                 commit_sequence=commit.seam.commit_sequence,
                 snapshot_id=commit.snapshot_id,
+                duplicates=sum(decision.duplicates for decision in prepared.decisions.values()),
             )
         )
 
@@ -355,31 +367,3 @@ class TableLane:
         self._logs = {entry.log_id: entry for entry in head.logs}
         self._commit_sequence = head.seam.commit_sequence
         self._schemas.learn(head.schemas)
-
-
-def _joined(chunks: list[Chunk], *, records_max: int) -> list[Chunk]:
-    """Join neighbouring chunks of one partition, since large blocks decode faster than small ones."""
-    blocks: dict[tuple[LogPartition, int], list[list[Chunk]]] = {}
-    for chunk in chunks:
-        of_partition = blocks.setdefault((chunk.log, chunk.epoch), [])
-        last = of_partition[-1] if of_partition else None
-        if last and last[-1].end == chunk.start and sum(len(c.batch) for c in last) + len(chunk.batch) <= records_max:
-            last.append(chunk)
-        else:
-            of_partition.append([chunk])
-    return [_join(block) for of_partition in blocks.values() for block in of_partition]
-
-
-def _join(chunks: list[Chunk]) -> Chunk:
-    if len(chunks) == 1:
-        return chunks[0]
-    first, last = chunks[0], chunks[-1]
-    batches = [chunk.batch for chunk in chunks]
-    batch = replace(
-        last.batch,
-        offsets=list(chain.from_iterable(batch.offsets for batch in batches)),
-        ts_log_ms=list(chain.from_iterable(batch.ts_log_ms for batch in batches)),
-        keys=list(chain.from_iterable(batch.keys for batch in batches)),
-        values=list(chain.from_iterable(batch.values for batch in batches)),
-    )
-    return replace(first, end=last.end, batch=batch)

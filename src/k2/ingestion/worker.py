@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from k2.common.errors import K2Error, MemberFencedError
 from k2.common.logging import get_logger
 from k2.ingestion import events
+from k2.ingestion.deduplicator import KeepAll
 from k2.ingestion.handover import Handover
 from k2.ingestion.intake import Intake
 from k2.ingestion.positioner import Positioner
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from k2.common.clock import Clock
     from k2.ingestion.dead_letters import DeadLetters
+    from k2.ingestion.deduplicator import Deduplicator
     from k2.ingestion.positioner import Cluster, Tables
     from k2.ingestion.settings import IngestionSettings
     from k2.ingestion.table_lane import Decoder, Writer
@@ -56,6 +58,7 @@ class TableParts:
     decoder: Decoder
     schemas: CachedSchemas
     writer: Writer
+    deduplicator: Deduplicator = field(default_factory=KeepAll)
 
 
 class Expiry(Protocol):
@@ -127,6 +130,7 @@ class IngestWorker:
                 writer=part.writer,
                 heads=tables,
                 dead_letters=dead_letters,
+                deduplicator=part.deduplicator,
                 handover=self.handover,
                 file_writer=self._file_writer,
                 settings=settings,

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from k2.common.errors import ConfigurationError
+from k2.schemas.identity import IdentityRules
 from k2.schemas.records import RECORD_TYPES, RecordType
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class Exchange:
     timezone: str
     sequence_scope: SequenceScope
     partitions: int
+    deduplicate: bool = True
+    """Whether records that were stored within the last 24 h are dropped."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class _Exchange(_Strict):
     timezone: str
     sequence_scope: SequenceScope
     partitions: int = Field(ge=1, le=1000, strict=True)
+    deduplicate: bool = True
 
     @field_validator("timezone")
     @classmethod
@@ -132,6 +136,13 @@ class TopicCatalog:
         """
         source = path or PACKAGED
         return _catalog(_read(source))
+
+    def identity_rules(self, *, enabled: bool = True) -> IdentityRules:
+        """Return which exchanges number their messages, and of which no duplicates are looked for: all, if disabled."""
+        return IdentityRules(
+            numbered=frozenset(name for name, each in self.exchanges.items() if each.sequence_scope != "none"),
+            unchecked=frozenset(name for name, each in self.exchanges.items() if not (enabled and each.deduplicate)),
+        )
 
     @property
     def market_topics(self) -> tuple[Topic, ...]:
@@ -207,7 +218,7 @@ def _explain(path: Path, problem: Any) -> str:
 
 def _catalog(file: _File) -> TopicCatalog:
     exchanges = {
-        name: Exchange(name, e.asset_class, e.timezone, e.sequence_scope, e.partitions)
+        name: Exchange(name, e.asset_class, e.timezone, e.sequence_scope, e.partitions, e.deduplicate)
         for name, e in file.exchanges.items()
     }
     topics = [topic for exchange in exchanges.values() for topic in _topics_of(exchange, file)]

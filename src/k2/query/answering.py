@@ -36,6 +36,7 @@ class Draft:
         self.pinned: PinnedSnapshot | None = None
         self.partitions: tuple[PartitionRead, ...] = ()
         self.undecodable = 0
+        self.duplicates_removed = 0
         self.start_ns: int | None = None
         self.end_ns: int | None = None
         self.rows: pa.Table = pa.table({})
@@ -118,6 +119,7 @@ def answer_of(request: QueryRequest, draft: Draft, clock: Clock) -> Answer:
         rows_from_table=rows.num_rows - draft.rows_from_log,
         rows_from_log=draft.rows_from_log,
         undecodable=draft.undecodable,
+        duplicates_removed=draft.duplicates_removed,
         as_of=token,
         complete=complete,
         reasons=reasons,

@@ -32,6 +32,8 @@ from k2.query.merging import (
 from k2.query.on_demand import OnDemandReader
 from k2.query.request import Answer, QueryRequest, SymbolSummary
 from k2.query.symbols import SymbolCounter
+from k2.query.tail_duplicates import TailDuplicates
+from k2.schemas.identity import IdentityRules
 from k2.schemas.records import ORDER, RECORD_TYPES
 from k2.storage.file_checks import FileChecks
 
@@ -80,9 +82,11 @@ class HybridQueryEngine:
         scanner: Scanner,
         settings: QuerySettings,
         clock: Clock,
+        rules: IdentityRules | None = None,
     ) -> None:
         self._topics = tuple(topics)
         self._tail = tail
+        self._duplicates = TailDuplicates(rules or IdentityRules(), planner=planner, scanner=scanner)
         self._planner = planner
         self._decoders = decoders
         self._scanner = scanner
@@ -178,6 +182,11 @@ class HybridQueryEngine:
             held = self._read_log(request, draft, topics, token)
             draft.lap("log")
         logged = log_rows(held.frames, request)
+        if logged is not None:
+            found = self._duplicates.without(logged, record_type, request, draft.pinned)
+            draft.duplicates_removed = logged.height - found.height
+            logged = found if found.height else None
+            draft.lap("duplicates")
         stored = None if token is None else stored_at(token)
         draft.start_ns, draft.end_ns = self._range(request, draft, logged, stored)
         self._read_rows(request, draft, stored, logged)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import polars as pl
 import pyarrow as pa
@@ -17,13 +17,32 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from k2.storage.planning import PinnedSnapshot, Planner, PlannedFile
+    from k2.storage.planning import PinnedSnapshot, PlannedFile, Planner
     from k2.storage.seam import LogPartition
     from k2.storage.tables import MarketTables
 
 _SYMBOLS_MAX: Final = 200
 """More symbols than this are not looked for by name: the range of times is what narrows the scan."""
-_PLACE: Final = ("log_id", "log_partition", "log_offset", "commit_sequence")
+_PARTITION: Final = ("log_id", "log_partition")
+
+
+class Wanted(Protocol):
+    """Rows of one partition logged at or after a time, from an offset on or of commits above a number."""
+
+    @property
+    def logged_from(self) -> datetime:
+        """The earliest log time."""
+        ...
+
+    @property
+    def offset_from(self) -> int:
+        """The first offset; lower ones only where they came in a later commit."""
+        ...
+
+    @property
+    def commits_above(self) -> int:
+        """Rows of commits above this number are wanted whatever their offset."""
+        ...
 
 
 class StoredRows:
@@ -40,11 +59,22 @@ class StoredRows:
         return self._planner.pin(self._name)
 
     def between(
-        self, pinned: PinnedSnapshot, log: LogPartition, like: pl.DataFrame, columns: Sequence[str]
+        self,
+        pinned: PinnedSnapshot,
+        log: LogPartition,
+        like: pl.DataFrame,
+        columns: Sequence[str],
+        *,
+        margin_ns: int = 0,
+        files_max: int | None = None,
     ) -> pl.DataFrame:
-        """Return a partition's rows that agree with `like` in exchange, symbol and the range of event times."""
+        """Return a partition's rows that agree with `like` in exchange, symbol and, but for a margin, event times.
+
+        No row at all if that takes more than `files_max` files.
+        """
         symbols = like["symbol"].unique().to_list()
-        start, last = like["ts_event_ns"].min(), like["ts_event_ns"].max()
+        times: tuple[int, ...] = like.select(low=pl.col("ts_event_ns").min(), high=pl.col("ts_event_ns").max()).row(0)
+        start, last = times[0] - margin_ns, times[1] + margin_ns
         condition = _of(log) & (ds.field("ts_event_ns") >= start) & (ds.field("ts_event_ns") <= last)
         if len(symbols) <= _SYMBOLS_MAX:
             condition &= ds.field("symbol").isin(symbols)
@@ -55,23 +85,26 @@ class StoredRows:
                 pinned,
                 exchange=exchange,
                 symbol=symbols[0] if len(symbols) == 1 else None,
-                start_ns=start,  # type: ignore[arg-type]  # a column of whole numbers
-                end_ns=last + 1,  # type: ignore[arg-type, operator]  # the same
+                start_ns=start,
+                end_ns=last + 1,
             )
         ]
+        if files_max is not None and len(files) > files_max:
+            return self._none(columns)
         frames = [self._read(file, columns, condition) for file in files]
         return pl.concat(frames) if frames else self._none(columns)
 
     def since(
-        self, pinned: PinnedSnapshot, wanted: Mapping[LogPartition, tuple[datetime, int]], columns: Sequence[str]
+        self, pinned: PinnedSnapshot, wanted: Mapping[LogPartition, Wanted], columns: Sequence[str]
     ) -> Iterator[tuple[LogPartition, pl.DataFrame]]:
-        """Give each partition's rows logged at or after a time and from an offset on, file by file."""
-        earliest = min(at for at, _ in wanted.values())
+        """Give the rows wanted of each partition, file by file."""
+        earliest = min(each.logged_from for each in wanted.values())
         for file in self._planner.plan(pinned, logged_from=earliest):
-            condition = ds.scalar(False)  # noqa: FBT003  # a constant of the other library
-            for log, (at, offset) in wanted.items():
-                condition |= _of(log) & (ds.field("ts_log") >= pa.scalar(at)) & (ds.field("log_offset") >= offset)
-            rows = self._read(file, [*columns, *_PLACE[:2]], condition)
+            condition = ds.scalar(False)
+            for log, each in wanted.items():
+                new = (ds.field("log_offset") >= each.offset_from) | (ds.field("commit_sequence") > each.commits_above)
+                condition |= _of(log) & (ds.field("ts_log") >= pa.scalar(each.logged_from)) & new
+            rows = self._read(file, [*columns, *_PARTITION], condition)
             for log in wanted if rows.height else ():
                 found = rows.filter(log_id=log.log_id, log_partition=log.partition)
                 if found.height:

@@ -10,6 +10,7 @@ from k2.query.hybrid_engine import HybridQueryEngine
 from k2.query.kafka_tail import KafkaTail
 from k2.query.scan import Scanner
 from k2.query.settings import QuerySettings
+from k2.schemas.identity import IdentityRules
 from k2.schemas.records import RECORD_TYPES
 from k2.testing.manual_clock import ManualClock
 
@@ -77,5 +78,6 @@ def simulated_hybrid(
         ),
         settings=settings,
         clock=clock,
+        rules=IdentityRules(numbered=frozenset(topic.exchange for topic in market.topics)),
     )
     return SimulatedHybrid(market, tail, engine, clock)

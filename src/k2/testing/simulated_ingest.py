@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from k2.common import crash_points
 from k2.ingestion.dead_letters import DeadLetters
+from k2.ingestion.deduplicator import KeepAll
 from k2.ingestion.settings import IngestionSettings
 from k2.ingestion.worker import IngestWorker, TableParts
 from k2.kafka.registry import CachedSchemas
@@ -25,8 +26,11 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Mapping
 
+    from k2.ingestion.deduplicator import Deduplicator
     from k2.ingestion.events import Event
+    from k2.ingestion.table_lane import Decoder
     from k2.kafka.ports import TopicPartition
+    from k2.schemas.records import RecordType
 
 T = TypeVar("T")
 
@@ -90,9 +94,10 @@ class SimulatedWorker:
             parts.append(
                 TableParts(
                     record_type,
-                    SimulatedDecoder(record_type, registry_fails=self._registry_fails),
+                    world.decoder(record_type, self._registry_fails),
                     schemas,
                     SimulatedWriter(world.tables, name),
+                    world.deduplicator(record_type),
                 )
             )
         self.worker = IngestWorker(
@@ -180,6 +185,15 @@ class SimulatedIngest:
     def faults(self) -> Faults:
         """What goes wrong from now on."""
         return self.tables.faults
+
+    def decoder(self, record_type: RecordType, registry_fails: Callable[[], bool]) -> Decoder:
+        """Return a worker's decoder."""
+        return SimulatedDecoder(record_type, registry_fails=registry_fails)
+
+    def deduplicator(self, record_type: RecordType) -> Deduplicator:
+        """Return a worker's deduplicator."""
+        del record_type
+        return KeepAll()
 
     def batch_messages(self) -> int:
         """Draw how many messages one poll brings from a partition."""

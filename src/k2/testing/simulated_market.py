@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 BAD = b"bad"
 """A value that no decoder accepts."""
 LOGGED_AT_MS = 1_767_225_600_000
+_PARTS_WITH_IDENTITY = 4
+"""Of a message: symbol, time, the source's counter, identity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +86,17 @@ class SimulatedMarket:
         partition: int | None = None,
         key: bytes | None = None,
         source_sequence: int | None = None,
+        identity: int | None = None,
     ) -> None:
-        """Append one record, to its symbol's partition unless another is named; its source counts by the offset."""
+        """Append one record, to its symbol's partition unless another is named; its source counts by the offset.
+
+        A record with an identity is numbered by it, and is a duplicate of an earlier one of its symbol and time.
+        """
         number = partition_for(symbol.encode(), self._topic(topic).partitions) if partition is None else partition
         sequence = "" if source_sequence is None else f"|{source_sequence}"
-        message = Message(symbol.encode() if key is None else key, f"{symbol}|{ts_event_ns}{sequence}".encode())
+        numbered = "" if identity is None else f"{sequence or '|0'}|{identity}"
+        value = f"{symbol}|{ts_event_ns}{numbered or sequence}".encode()
+        message = Message(symbol.encode() if key is None else key, value)
         self.partitions[topic, number].messages.append(message)
 
     def append_bad(self, topic: str, symbol: str) -> None:
@@ -123,12 +131,25 @@ class SimulatedMarket:
         end = len(messages) if records is None else min(len(messages), start + records)
         decoded = self.decoder(name).decode(self._batch(topic, partition, start, end), log_id=log.log_id)
         consumed = decoded.rows.height + len(decoded.bad)
-        counts = Counts(consumed=consumed, rows=decoded.rows.height, dead_letters=len(decoded.bad))
+        rows = decoded.rows.filter(~pl.col("log_offset").is_in(sorted(self.duplicates(topic, partition))))
+        counts = Counts(consumed, rows.height, decoded.rows.height - rows.height, len(decoded.bad))
         seam = head.seam.advanced({at: PartitionDelta(start, end, counts)})
         self.dead_letters.setdefault((log.topic_id, partition), []).extend(bad.offset for bad in decoded.bad)
-        files = self._write(name, decoded.rows, seam.commit_sequence)
+        files = self._write(name, rows, seam.commit_sequence)
         self._swap(replace(head, seam=seam), files)
         return end - start
+
+    def duplicates(self, topic: str, partition: int) -> set[int]:
+        """Return the offsets of the records that repeat an earlier one, found record by record."""
+        seen: set[tuple[bytes, ...]] = set()
+        found: set[int] = set()
+        for offset, message in enumerate(self.partitions[topic, partition].messages):
+            parts = [] if message is None else message.value.split(b"|")
+            if len(parts) == _PARTS_WITH_IDENTITY:
+                said = (parts[0], parts[1], parts[3])
+                found.update({offset} if said in seen else ())
+                seen.add(said)
+        return found
 
     def append_files(self, topic: str, partition: int, start: int, end: int) -> None:
         """Append rows of [start, end) with no regard for the fence, as a writer that is not K2 would."""
@@ -165,7 +186,10 @@ class SimulatedMarket:
             for number in range(log.partitions):
                 messages = self.partitions[log.topic, number].messages
                 end = len(messages) if ends is None else ends.get((log.log_id, number), 0)
+                repeated = self.duplicates(log.topic, number)
                 for offset, message in enumerate(messages[:end]):
+                    if offset in repeated:
+                        continue
                     if message is not None and message.value.startswith(f"{symbol}|".encode()):
                         rows.append((int(message.value.split(b"|")[1]), log.log_id, number, offset))
         return sorted(rows)
@@ -296,6 +320,7 @@ class SimulatedMarketDecoder:
     def _row(self, batch: LogBatch, offset: int, logged: int, value: bytes, log_id: int) -> list[Any]:
         symbol, time, *sequence = value.decode().split("|")
         at = dt.datetime.fromtimestamp(logged / 1000, tz=dt.UTC)
+        identity = int(sequence[1]) if len(sequence) > 1 else None
         known: dict[str, Any] = {
             "exchange": batch.topic.rpartition(".")[2],
             "symbol": symbol,
@@ -311,7 +336,8 @@ class SimulatedMarketDecoder:
             "log_partition": batch.partition,
             "log_offset": offset,
             "ts_log": at,
-            "price": offset + 1,
+            "sequence": identity,
+            "price": offset + 1 if identity is None else 1,
             "quantity": 1,
         }
         return [known.get(name) for name in self._schema]

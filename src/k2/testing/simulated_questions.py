@@ -18,6 +18,7 @@ TOPICS: Final = (topic("asx"), topic("sim", partitions=3), topic("asx", "quotes"
 STEPS: Final = 120
 _CONTROL: Final = 0.05
 _BAD: Final = 0.05
+_IDENTIFIED = 0.4
 
 
 class SimulatedQuestions:
@@ -31,6 +32,7 @@ class SimulatedQuestions:
             self.market.register(item.name)
         self.tokens: list[tuple[QueryRequest, list[tuple[int, ...]]]] = []
         self.asked = 0
+        self.removed = 0
         self.begin_again()
 
     def begin_again(self) -> None:
@@ -59,6 +61,10 @@ class SimulatedQuestions:
                 self.market.append_control(item.name, self.random.randrange(item.partitions))
             elif drawn < _CONTROL + _BAD:
                 self.market.append_bad(item.name, self.random.choice(SYMBOLS))
+            elif drawn < _IDENTIFIED:
+                time = self.random.randrange(1_000, 1_050)
+                identity = time + self.random.choice([0, 0, 0, 1])  # the same number at two times: a conflict
+                self.market.append(item.name, self.random.choice(SYMBOLS), time, identity=identity)
             else:
                 self.market.append(item.name, self.random.choice(SYMBOLS), self.random.randrange(1_000, 1_050))
 
@@ -136,6 +142,7 @@ class SimulatedQuestions:
         assert answer.certificate.complete
         assert keys(answer) == expected
         assert answer.certificate.rows_from_table + answer.certificate.rows_from_log == len(expected)
+        self.removed += answer.certificate.duplicates_removed
         token = answer.certificate.as_of
         again = QueryRequest(
             data_type=request.data_type,

@@ -12,13 +12,15 @@ from k2.ingestion.health import WorkerHealth
 from k2.ingestion.metrics import IngestMetrics
 from k2.ingestion.settings import IngestionSettings
 from k2.ingestion.status_server import StatusServer
+from k2.storage.seam import LogPartition
 from k2.testing.manual_clock import ManualClock
 
 EXAMPLES = [
-    events.BatchCommitted("trades", 9, 1, 10, 2, 0.2, 0.05, 7, 1),
+    events.BatchCommitted("trades", 9, 1, 10, 2, 0.2, 0.05, 7, 1, 3),
     events.CommitFailed("trades", 3, "disk full", 1.0),
     events.BatchFenced("trades", 10, "another writer"),
     events.RecordsDeadLettered("trades", {"NotFramed": 2}),
+    events.RecordsInConflict("trades", {LogPartition(0, 1): (7, 9)}),
     events.TopicRefused("market.t", "created again"),
     events.TopicAccepted("market.t"),
     events.TableStopped("trades", "does not add up"),
@@ -52,6 +54,8 @@ def test_every_event_is_counted_and_noted():
     assert value(metrics, 'k2_ingest_rows_total{table="trades"}') == [9]
     assert value(metrics, 'k2_ingest_dead_letters_total{error_class="NotFramed",table="trades"}') == [2]
     assert value(metrics, 'k2_ingest_fenced_total{table="trades"}') == [1]
+    assert value(metrics, 'k2_ingest_conflicts_total{table="trades"}') == [2]
+    assert value(metrics, 'k2_ingest_duplicates_total{table="trades"}') == [3]
     assert value(metrics, 'k2_ingest_commit_failures{table="trades"}') == [3]
     assert value(metrics, "k2_ingest_lag_records{") == [42]
     assert value(metrics, "process_resident_memory_bytes")[0] > 0
