@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
+_SHOWN_MAX = 5
+
 
 class WorkerHealth:
     """Why the worker is not ready, by part; logs each event that a person may want to see."""
@@ -84,7 +86,10 @@ class WorkerHealth:
 
     @_note.register
     def _(self, event: events.RecordsInConflict) -> None:
-        log.error("records_in_conflict", **_fields(event))
+        first = {f"{at.log_id}/{at.partition}": offsets[:_SHOWN_MAX] for at, offsets in event.offsets.items()}
+        log.error(
+            "records_in_conflict", table=event.table, records=sum(map(len, event.offsets.values())), first_offsets=first
+        )
 
     def _set(self, key: str, reason: str) -> None:
         with self._lock:
