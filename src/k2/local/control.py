@@ -21,7 +21,7 @@ from k2.local.description import orphans, read_description, running_supervisor
 from k2.local.layout import DataDirectory, user_cache_directory
 from k2.local.logs import last_lines
 from k2.local.processes import end_orphan, identify, is_same, still_runs
-from k2.local.state_files import claim_with_space, file_errors
+from k2.local.state_files import FileLock, claim_with_space, file_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -155,14 +155,29 @@ def reset(directory: DataDirectory) -> None:
             f"expected K2's marker {directory.marker.name} in {directory.root}, found none: this is not a data "
             "directory of K2, and nothing was deleted"
         )
+    lock = FileLock(directory.lock)
     with file_errors(directory.root):
-        last = (directory.marker, directory.settings_file)
-        for entry in sorted(directory.root.iterdir()):
-            if entry not in last:
-                _delete(entry)
-        directory.marker.unlink()
-        if not directory.settings_file.exists():
-            directory.root.rmdir() if not directory.root.is_symlink() else None
+        if not lock.acquire():
+            raise ConfigurationError(
+                f"a platform already runs on {directory.root}, though its files do not say which process: end it with "
+                "Ctrl-C where it was started, then reset"
+            )
+        try:
+            _delete_all(directory)
+        finally:
+            lock.release()
+
+
+def _delete_all(directory: DataDirectory) -> None:
+    """Delete all but the settings file; the lock goes last, so that nobody starts here meanwhile."""
+    kept = (directory.marker, directory.settings_file, directory.lock.parent)
+    for entry in sorted(directory.root.iterdir()):
+        if entry not in kept:
+            _delete(entry)
+    _delete(directory.lock.parent)
+    directory.marker.unlink()
+    if not directory.settings_file.exists():
+        directory.root.rmdir() if not directory.root.is_symlink() else None
 
 
 def _delete(entry: os.PathLike[str]) -> None:

@@ -14,7 +14,7 @@ from k2.local.description import PlatformDescription, from_json, orphans, read_d
 from k2.local.layout import DataDirectory
 from k2.local.processes import ProcessIdentity, identify
 from k2.local.settings import LocalSettings
-from k2.local.state_files import claim, write_json
+from k2.local.state_files import FileLock, claim, write_json
 
 CLOCK = SystemClock()
 
@@ -105,3 +105,16 @@ def test_reset_refuses_a_directory_that_is_not_k2s(tmp_path):
     with pytest.raises(ConfigurationError, match="nothing was deleted"):
         control.reset(DataDirectory(tmp_path))
     assert (tmp_path / "thesis.tex").exists()
+
+
+def test_reset_refuses_while_the_lock_is_held_whatever_the_lock_file_says(directory):
+    (directory.root / "warehouse").mkdir()
+    lock = FileLock(directory.lock)
+    lock.acquire()
+    directory.lock.write_text("garbage")
+
+    with pytest.raises(ConfigurationError, match="already runs"):
+        control.reset(directory)
+
+    assert (directory.root / "warehouse").is_dir()
+    lock.release()
