@@ -107,20 +107,33 @@ def _send(parts: Iterator[bytes]) -> None:
 
 
 def _save(parts: Iterator[bytes], output: Path) -> None:
-    """Write the file whole or not at all."""
+    """Write the file whole or not at all; a link keeps pointing where it does, and a device or pipe is written to."""
+    if output.exists() and not output.is_file() and not output.is_dir():
+        _pass_on(parts, output)
+        return
+    output = output.resolve()
     unfinished = output.with_name(f".{output.name}.{os.getpid()}.part")
     try:
-        with unfinished.open("wb") as file:
-            for part in parts:
-                file.write(part)
+        _pass_on(parts, unfinished)
         unfinished.replace(output)
     except OSError as error:
-        raise ConfigurationError(
-            f"cannot write {output}: {error.strerror}; free space, or name another --output"
-        ) from error
+        raise _not_written(output, error) from error
     finally:
         with suppress(OSError):
             unfinished.unlink()
+
+
+def _pass_on(parts: Iterator[bytes], output: Path) -> None:
+    try:
+        with output.open("wb") as file:
+            for part in parts:
+                file.write(part)
+    except OSError as error:
+        raise _not_written(output, error) from error
+
+
+def _not_written(output: Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(f"cannot write {output}: {error.strerror}; free space, or name another --output")
 
 
 def _show(table: pa.Table, certificate: dict[str, Any] | None, rows_shown: int) -> None:
