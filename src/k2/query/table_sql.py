@@ -6,6 +6,8 @@ import re
 from typing import TYPE_CHECKING, Final
 
 import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from k2.common.errors import QueryError
 from k2.query.scan import FILES, files_literal, files_source
@@ -14,8 +16,6 @@ from k2.schemas.records import DEAD_LETTERS, RECORD_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-    import pyarrow as pa
 
     from k2.query.scan import Scanner
     from k2.schemas.records import RecordType
@@ -53,7 +53,7 @@ class TableSql:
         """
         require_one_select(query)
         try:
-            return self._scanner.fetch(query, {})
+            return _finite(self._scanner.fetch(query, {}))
         except QueryError as error:
             if isinstance(error.__cause__, _HINTED):
                 raise QueryError(
@@ -94,6 +94,24 @@ def _told(error: duckdb.Error) -> str:
     """Return what DuckDB says, with the names that it proposes and the place that it points at."""
     lines = [line.rstrip()[:_LINE_CHARACTERS_MAX] for line in str(error).strip().splitlines() if line.strip()]
     return "\n".join(lines[:_LINES_MAX])
+
+
+def _finite(rows: pa.Table) -> pa.Table:
+    """Refuse DuckDB's infinite dates and times: beyond DuckDB they are numbers without a meaning."""
+    for field, column in zip(rows.schema, rows.columns, strict=True):
+        for kind, numbers in ((pa.date32(), pa.int32()), (pa.timestamp("us", tz=_zone(field.type)), pa.int64())):
+            if field.type == kind:
+                most = 2 ** (numbers.bit_width - 1) - 1
+                if pc.any(pc.is_in(column.cast(numbers), pa.array([most, -most], numbers))).as_py():
+                    raise QueryError(
+                        f"the column {field.name!r} holds an infinite {field.type}, which no format can carry: leave "
+                        f"it out, or turn it into text with {field.name}::VARCHAR"
+                    )
+    return rows
+
+
+def _zone(kind: pa.DataType) -> str | None:
+    return kind.tz if pa.types.is_timestamp(kind) else None
 
 
 def _source(record_type: RecordType, files: Sequence[str]) -> str:

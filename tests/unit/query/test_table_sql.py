@@ -61,3 +61,11 @@ def test_what_is_told_of_a_mistake_has_a_limit(sql: TableSql) -> None:
         sql("SELECT " + "x" * 100_000)
 
     assert len(str(refused.value)) < 5_000
+
+
+@pytest.mark.parametrize("value", ["DATE 'infinity'", "TIMESTAMP '-infinity'", "TIMESTAMPTZ 'infinity'"])
+def test_an_infinite_time_is_refused_with_what_to_write_instead(sql: TableSql, value: str) -> None:
+    with pytest.raises(QueryError, match="x::VARCHAR"):
+        sql(f"SELECT {value} AS x")
+
+    assert sql(f"SELECT ({value})::VARCHAR AS x")["x"].to_pylist()[0].endswith("infinity")
