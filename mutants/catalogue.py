@@ -34,6 +34,7 @@ _COMMIT = "src/k2/storage/writer.py"
 _LANE = "src/k2/ingestion/table_lane.py"
 _REPLACING = "src/k2/storage/replacing.py"
 _ORPHANS = "src/k2/storage/upkeep/orphans.py"
+_REPLAYING = "tests/unit/ingestion/test_replaying.py"
 _COMPACTION = "tests/unit/storage/test_compaction.py"
 
 OWN_RETRY = """    with table.transaction() as transaction:
@@ -241,5 +242,35 @@ MUTANTS = (
             ),
         ),
         tuple(f"tests/simulation/test_hybrid_answers.py::{_REPLAY}[{seed}]" for seed in range(3)),
+    ),
+    Mutant(
+        "replay-blind",
+        "a replay stores a dead letter without looking for its row",
+        (
+            Edit(
+                "src/k2/storage/replays.py",
+                '        absent = rows.join(_held(table, rows), on=COORDINATE, how="anti", maintain_order="left")\n',
+                "        absent = rows\n",
+            ),
+        ),
+        (f"{_REPLAYING}::test_two_replays_at_once_store_each_once",),
+    ),
+    Mutant(
+        "replay-early",
+        "a dead letter is replayed within the window of duplicates",
+        (Edit("src/k2/ingestion/replaying.py", "if times and not passed(times[-1]):", "if False:"),),
+        (f"{_REPLAYING}::test_nothing_is_replayed_within_the_window_of_duplicates",),
+    ),
+    Mutant(
+        "quarantine-wide",
+        "a block that kills the process is never narrowed down to one message",
+        (Edit("src/k2/ingestion/guarded_decoder.py", "suspects[number].deaths >= self._kills_max - 1", "False"),),
+        ("tests/unit/ingestion/test_guarded_decoder.py",),
+    ),
+    Mutant(
+        "offsets-unfenced",
+        "a plan is applied to whatever head the table has",
+        (Edit("src/k2/storage/seam_moves.py", "if head.snapshot_id != snapshot_id:", "if False:"),),
+        ("tests/unit/ingestion/test_offset_plans.py::test_a_plan_is_refused_once_something_was_committed",),
     ),
 )

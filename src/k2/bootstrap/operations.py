@@ -5,11 +5,12 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from k2.bootstrap import existing_tables, schema_registry, system_clock
+from k2.bootstrap import existing_tables, log_admin, schema_registry, system_clock, topic_catalog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from k2.ingestion.offset_plans import OffsetPlanner
     from k2.ingestion.replaying import DeadLetterReplay
     from k2.settings import Settings
     from k2.storage.dead_letter_events import DeadLetterEvents
@@ -70,4 +71,29 @@ def upkeep(settings: Settings) -> Iterator[Upkeep]:
     try:
         yield Upkeep(tables, settings.catalog, settings.upkeep, system_clock(), scratch_dir=scratch_dir)
     finally:
+        tables.close()
+
+
+@contextmanager
+def offset_planner(settings: Settings) -> Iterator[OffsetPlanner]:
+    """Give what plans and applies moves of seams, and close its connections afterwards."""
+    from k2.ingestion.offset_plans import OffsetPlanner
+    from k2.kafka.consumer import LogReader
+    from k2.storage.dead_letter_offsets import DeadLetterOffsets
+    from k2.storage.seam_moves import SeamMover
+
+    clock, tables, admin = system_clock(), existing_tables(settings), log_admin(settings)
+    try:
+        yield OffsetPlanner(
+            tables,
+            admin,
+            SeamMover(tables, settings.catalog, clock),
+            DeadLetterOffsets(tables),
+            lambda: LogReader(settings.kafka),
+            {topic.name: topic.data_type for topic in topic_catalog(settings).market_topics},
+            settings=settings.ingestion,
+            clock=clock,
+        )
+    finally:
+        admin.close()
         tables.close()

@@ -127,11 +127,12 @@ def _print(report: AuditReport) -> None:
 
 def _verdict(report: AuditReport) -> str:
     totals = report.totals
+    given_up = f"; {totals['given_up']:,} records were given up by hand (k2 offsets)" if totals["given_up"] else ""
     if not report.is_sound:
-        return f"NOT SOUND: lost {totals['lost']:,}, doubled {totals['doubled']:,} (audited in {report.seconds:.1f} s)"
+        found = f"lost {totals['lost']:,}, doubled {totals['doubled']:,}"
+        return f"NOT SOUND: {found} (audited in {report.seconds:.1f} s){given_up}"
     pending = f"; {totals['pending']:,} offsets are not ingested yet" if totals["pending"] else ""
     by_counters = sum(not item.compared_with_log for item in report.partitions)
     trusted = f"; {by_counters} partitions partly by counters, since retention has passed" if by_counters else ""
-    return (
-        f"lost 0, doubled 0: every record below the seam is accounted for (in {report.seconds:.1f} s){pending}{trusted}"
-    )
+    notes = f"{given_up}{pending}{trusted}"
+    return f"lost 0, doubled 0: every record below the seam is accounted for (in {report.seconds:.1f} s){notes}"

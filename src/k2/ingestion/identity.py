@@ -69,12 +69,13 @@ def check_seam(table: str, log: RegisteredLog, seam: Seam, ranges: Mapping[int, 
     if short:
         raise ShortLogError(
             f"topic {log.topic} is shorter than {table} knows it: {'; '.join(short)}. The broker's data was restored "
-            "from an older copy, or truncated: restore the newest copy"
+            "from an older copy, or truncated: restore the newest copy, "
+            f"or go on from its end: `k2 offsets plan {log.topic} --to end`"
         )
     if passed:
         raise LogIdentityError(
             f"topic {log.topic}: retention has passed the seam of {table}: {'; '.join(passed)}. Restore the records, "
-            "or accept the loss"
+            f"or accept the loss: `k2 offsets plan {log.topic} --to start`"
         )
 
 

@@ -124,6 +124,9 @@ class IngestionSettings(BaseModel):
         ge=2,
         description="Times that decoding the same message may end the process; then it becomes a dead letter unread",
     )
+    plan_seconds_max: float = Field(
+        default=600.0, gt=0, description="Longest time to count the records between two offsets for `k2 offsets plan`"
+    )
     replay_records_max: int = Field(default=1_000, gt=0, description="Dead letters decoded and committed at once")
     pause_after_seconds: float = Field(
         default=1.0, ge=0, description="How long polling waits for room in a full buffer before the partitions pause"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from k2.query.settings import QuerySettings
     from k2.storage.planning import PinnedSnapshot
     from k2.storage.seam import PartitionSeam
-    from k2.storage.tables import RegisteredLog
+    from k2.storage.tables import GivenUp, RegisteredLog
 
     Numbers = NDArray[np.int64]
 
@@ -189,10 +189,11 @@ class Auditor:
                 misfit(pinned.head.table_name, log.topic, number, known.next_offset, extent) or "the log is too short"
             )
         start, seam = log.starts.get(number, 0), known.next_offset
+        left_out = [one for one in pinned.head.given_up if one.key == at]
         letters = self._dead_letters.offsets(log.topic_id, number)
         dead = np.array([o for o in letters if o < seam], dtype=np.int64)
         dead = dead[~np.isin(dead, self._replayed(record_type, log, number, paths))]
-        done = self._compare(record_type, log, number, paths, dead, range(start, seam), extent)
+        done = self._compare(record_type, log, number, paths, dead, range(start, seam), extent, left_out)
         counts, whole = known.counts, extent.start <= start
         done.not_in_log += rows - done.rows
         problems = list(_ledger_problems(known, rows, len(dead), done.present if whole else None))
@@ -211,7 +212,8 @@ class Auditor:
             duplicates=counts.duplicates,
             dead_letters=len(dead),
             deferred=counts.deferred,
-            lost=done.lost(known),
+            lost=done.lost(known) - sum(one.records for one in left_out),
+            given_up=sum(one.records for one in left_out),
             doubled=done.doubled,
             not_in_log=done.not_in_log,
             pending=extent.end - max(seam, extent.start),
@@ -231,6 +233,8 @@ class Auditor:
         """Audit a partition of a log that is gone: the counters of the seam stand in for it."""
         known = pinned.head.seam.partitions[LogPartition(log.log_id, number)]
         counts, letters = known.counts, self._dead_letters.offsets(log.topic_id, number)
+        at = LogPartition(log.log_id, number)
+        given_up = sum(one.records for one in pinned.head.given_up if one.key == at)
         replayed = set(self._replayed(record_type, log, number, paths).tolist())
         dead = sum(offset not in replayed for offset in letters)
         return PartitionAudit(
@@ -246,7 +250,8 @@ class Auditor:
             duplicates=counts.duplicates,
             dead_letters=dead,
             deferred=counts.deferred,
-            lost=counts.lost + max(known.rows_held - rows, 0),
+            lost=counts.lost + max(known.rows_held - rows, 0) - given_up,
+            given_up=given_up,
             doubled=max(rows - known.rows_held, 0),
             not_in_log=0,
             pending=0,
@@ -263,9 +268,10 @@ class Auditor:
         dead: Numbers,
         offsets: range,
         extent: LogRange,
+        left_out: Sequence[GivenUp],
     ) -> Compared:
         """Compare the coordinates of [start, seam), window by window."""
-        done = Compared()
+        done = Compared(given_up=tuple((one.start, one.end) for one in left_out))
         held = max(offsets.start, extent.start)
         reader = self._open_reader()
         try:

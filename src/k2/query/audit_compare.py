@@ -29,6 +29,9 @@ class Compared:
     not_in_log: int = 0
     distinct_rows: int = 0
     distinct_dead_letters: int = 0
+    given_up: tuple[tuple[int, int], ...] = ()
+    """Ranges [start, end) that somebody decided to leave out."""
+    given_up_absent: int = 0
 
     def add(self, first: int, last: int, in_log: NDArray[np.bool_] | None, rows: Numbers, dead: Numbers) -> None:
         """Compare one window; `in_log` is None where the log has deleted it."""
@@ -41,7 +44,10 @@ class Compared:
         self.distinct_dead_letters += int((written > 0).sum())
         if in_log is not None:
             self.present += int(in_log.sum())
-            self.absent += int((in_log & (both == 0)).sum())
+            absent = in_log & (both == 0)
+            self.absent += int(absent.sum())
+            for start, end in self.given_up:
+                self.given_up_absent += int(absent[max(start - first, 0) : max(end - first, 0)].sum())
             self.not_in_log += int(both[~in_log].sum())
 
     def lost(self, seam: PartitionSeam) -> int:
@@ -50,7 +56,7 @@ class Compared:
         Rows that retention has removed are not lost.
         """
         counts = seam.counts
-        by_log = self.absent - counts.duplicates - counts.deferred - seam.removed_rows
+        by_log = self.absent - self.given_up_absent - counts.duplicates - counts.deferred - seam.removed_rows
         by_ledger = seam.rows_held - self.distinct_rows + counts.dead_letters - self.distinct_dead_letters
         return counts.lost + max(by_log, by_ledger, 0)
 

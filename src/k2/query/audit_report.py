@@ -35,6 +35,8 @@ class PartitionAudit:
     """Whether the log still holds all that the table was built from; else counters stand in for what is gone."""
     repeated: int = 0
     """Of the doubled ones, those that the log itself holds twice: one source and source_sequence, other coordinates."""
+    given_up: int = 0
+    """Records that somebody decided to leave out (`k2 offsets`): lost in the ledger, and not in `lost` here."""
     problems: tuple[str, ...] = ()
 
     @property
@@ -50,6 +52,7 @@ TOTALS: Final = (
     "dead_letters",
     "deferred",
     "lost",
+    "given_up",
     "doubled",
     "repeated",
     "not_in_log",

@@ -82,7 +82,7 @@ def misfit(table: str, topic: str, partition: int, seam: int, extent: LogRange) 
         return (
             f"topic {topic} partition {partition}: expected offset {seam}, where {table} ends, found a log that begins "
             f"at {extent.start}: {extent.start - seam} offsets were deleted by retention before they were ingested; "
-            "restore them or accept the loss"
+            f"restore them, or accept the loss: `k2 offsets plan {topic} --to start`"
         )
     return None
 

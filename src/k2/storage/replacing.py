@@ -18,7 +18,7 @@ from k2.storage.snapshots import SnapshotFiles, live_manifests, replacement_summ
 from k2.storage.tables import MAIN_TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pyiceberg.manifest import DataFile, ManifestEntry, ManifestFile
     from pyiceberg.table import Table
@@ -70,7 +70,12 @@ class Replacement:
         """Return the id of the snapshot, by which it is found after an unknown outcome."""
         return self._made.snapshot_id
 
-    def swap(self, table: Table, summary: Callable[[Snapshot], dict[str, str]]) -> None:
+    def swap(
+        self,
+        table: Table,
+        summary: Callable[[Snapshot], dict[str, str]],
+        properties: Mapping[str, str] | None = None,
+    ) -> None:
         """Put the replacement on top of the head of `table`, freshly loaded; `summary` makes K2's keys from that head.
 
         Raises:
@@ -97,7 +102,7 @@ class Replacement:
             summary=summary(head),
             parent=head,
         )
-        swap_in(table, self._made.snapshot(table, manifests, made))
+        swap_in(table, self._made.snapshot(table, manifests, made), properties)
 
     def _sort(self, manifest: ManifestFile) -> _Sorted:
         known = self._known.get(manifest.manifest_path)

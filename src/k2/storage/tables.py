@@ -16,7 +16,7 @@ from k2.storage.catalog import close_catalog, create_namespace, metadata_locatio
 from k2.storage.failures import as_k2_error, translated
 from k2.storage.file_io import local_path
 from k2.storage.retries import attempts
-from k2.storage.seam import SUMMARY_KEY, Seam
+from k2.storage.seam import SUMMARY_KEY, LogPartition, Seam
 from k2.storage.snapshots import append
 from k2.storage.table_creation import create_table, evolve_table
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 NAMESPACE: Final = "market"
 LOG_PREFIX: Final = "k2.log."
 SCHEMA_PREFIX: Final = "k2.schema."
+GIVEN_UP_PREFIX: Final = "k2.given_up."
 MAIN_TABLES: Final[Mapping[str, RecordType]] = {record_type.name: record_type for record_type in (TRADES, QUOTES)}
 """Tables that have a seam, by short name: `trades`, `quotes`."""
 SIDE_TABLES: Final[Mapping[str, RecordType]] = {DEAD_LETTERS.name: DEAD_LETTERS}
@@ -52,6 +53,20 @@ class RegisteredLog:
 
 
 @dataclass(frozen=True, slots=True)
+class GivenUp:
+    """Records that somebody decided to leave out: a seam was moved forward over the offsets [start, end).
+
+    `name` is the table's property that says so.
+    """
+
+    name: str
+    key: LogPartition
+    start: int
+    end: int
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
 class TableHead:
     """The newest snapshot of a main table, from metadata alone.
 
@@ -65,6 +80,7 @@ class TableHead:
     logs: tuple[RegisteredLog, ...]
     schemas: Mapping[int, str]
     metadata_location: str
+    given_up: tuple[GivenUp, ...] = ()
 
     def log_of(self, topic: str) -> RegisteredLog | None:
         """Return the newest registered log of the topic called `topic`, or None."""
@@ -225,7 +241,23 @@ def head_of(table: Table) -> TableHead:
             if key.startswith(SCHEMA_PREFIX)
         },
         metadata_location=table.metadata_location,
+        given_up=_given_up(properties),
     )
+
+
+def _given_up(properties: Mapping[str, str]) -> tuple[GivenUp, ...]:
+    found = []
+    for key, text in sorted(properties.items()):
+        if key.startswith(GIVEN_UP_PREFIX):
+            try:
+                log_id, partition, start, end, records = json.loads(text)
+            except ValueError as error:
+                raise CorruptionError(
+                    f"expected a range that was given up in {key}, found {text[:200]!r}", path=key
+                ) from error
+            if start < end:
+                found.append(GivenUp(key, LogPartition(log_id, partition), start, end, records))
+    return tuple(found)
 
 
 def _logs(properties: Mapping[str, str]) -> tuple[RegisteredLog, ...]:
