@@ -117,7 +117,7 @@ def test_each_record_is_one_row_or_one_dead_letter_whatever_happens(world, worke
 
 
 @pytest.mark.parametrize("world", range(10), indirect=True)
-@pytest.mark.parametrize("point", sorted(crash_points.NAMES))
+@pytest.mark.parametrize("point", sorted(crash_points.INGEST_NAMES))
 def test_a_crash_at_any_point_loses_and_doubles_nothing(world, point):
     for key in world.all_partitions():
         world.log.append(*key, *[b"good", b"bad", b"good", b"good"] * 5)

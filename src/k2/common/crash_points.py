@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 EXIT_CODE: Final = 137
 
-NAMES: Final = frozenset(
+INGEST_NAMES: Final = frozenset(
     {
         "after_poll",
         "after_decode",
@@ -26,12 +26,11 @@ NAMES: Final = frozenset(
         "after_commit",
         "after_side_tables",
         "during_revoke",
-        "before_replace",
-        "after_replace",
-        "orphans_marked",
-        "mid_sweep",
     }
 )
+"""Points that each batch on its way into a table passes."""
+UPKEEP_NAMES: Final = frozenset({"before_replace", "after_replace", "orphans_marked", "mid_sweep"})
+NAMES: Final = INGEST_NAMES | UPKEEP_NAMES
 
 MESSAGE_NAMES: Final = frozenset({"decoding"})
 
