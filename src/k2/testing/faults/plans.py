@@ -65,7 +65,7 @@ EVERYTHING: Final = Plan(
 PLANS: Final[tuple[Plan, ...]] = (
     *(
         Plan(f"crash at {point}", "1-8", crash_point=point, crash=0.2, rebalance=0.1)
-        for point in sorted(crash_points.NAMES)
+        for point in sorted(crash_points.INGEST_NAMES)
     ),
     Plan("kill -9", "1-8", kill=0.06),
     Plan("zombie resumes late", "9", workers=3, freeze=0.05),
