@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from k2.common.crash_points import EXIT_CODE, NAMES
+from k2.common.crash_points import EXIT_CODE, INGEST_NAMES
 from k2.testing.faults.processes import surroundings
 from k2.testing.faults.processes.worker_process import WorkerProcess
 
@@ -156,7 +156,7 @@ def _expiry_and_kills(run: Run) -> None:
 
 
 SCENARIOS: Final[tuple[Scenario, ...]] = (
-    *(Scenario(f"crash at {point}", "1-8", _crash_at(point)) for point in sorted(NAMES)),
+    *(Scenario(f"crash at {point}", "1-8", _crash_at(point)) for point in sorted(INGEST_NAMES)),
     Scenario("kill -9", "1-8", _kill),
     Scenario("zombie", "9", _zombie),
     Scenario("overlapping writers", "10", _overlap),
