@@ -265,7 +265,7 @@ MUTANTS = (
         "quarantine-wide",
         "a block that kills the process is never narrowed down to one message",
         (Edit("src/k2/ingestion/guarded_decoder.py", "suspects[number].deaths >= self._kills_max - 1", "False"),),
-        ("tests/unit/ingestion/test_guarded_decoder.py",),
+        ("tests/unit/ingestion/test_guarded_decoder.py::test_only_the_last_try_goes_message_by_message",),
     ),
     Mutant(
         "offsets-unfenced",

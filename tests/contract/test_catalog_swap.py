@@ -85,9 +85,10 @@ def test_of_many_swaps_for_one_head_one_happens(place: dict[str, str], tmp_path:
 
 @pytest.mark.parametrize(("retries", "rows"), [("0", 5), ("4", 10)])
 def test_pyiceberg_itself_rebases_a_stale_writer_and_doubles_rows_unless_told_not_to(
-    lake: LocalLake, retries: str, rows: int
+    lake: LocalLake, retries: str, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Why the commit goes below PyIceberg's transactions: the same five rows, appended by two writers that overlap."""
+    monkeypatch.setitem(lake.catalog.properties, "py-io-impl", "pyiceberg.io.pyarrow.PyArrowFileIO")
     with contextlib.suppress(NoSuchTableError):
         lake.catalog.drop_table("market.plain")
     table = lake.catalog.create_table("market.plain", pa.schema([("n", pa.int64())]))
