@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from k2.common.clock import Clock
     from k2.feeds.channel import Channel
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from k2.query.scan import Scanner
     from k2.query.table_sql import TableSql
     from k2.settings import Settings
-    from k2.storage.planning import Planner
+    from k2.storage.file_checks import FileChecks
+    from k2.storage.planning import PlannedFile, Planner
     from k2.storage.settings import CatalogSettings
     from k2.storage.tables import MarketTables
 
@@ -109,6 +110,7 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
     tables = market_tables(settings)
     registry = schema_registry(settings)
     own = settings.ingestion
+    checks = file_checks(settings)
     journal = DecodeJournal.open(settings.data_dir / "ingest", own.group_id, own.member_id, kills_max=own.kills_max)
 
     def parts(name: str) -> TableParts:
@@ -116,7 +118,7 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
         inner = Decoder(RECORD_TYPES[name], schemas, unknown_schemas_ratio_max=own.unknown_schemas_ratio_max)
         decoder = GuardedDecoder(inner, journal, kills_max=own.kills_max)
         writer = TableWriter(tables, name, settings.catalog, clock)
-        stored = StoredRows(planner(settings, tables), tables, name)
+        stored = StoredRows(planner(settings, tables), tables, name, checks)
         rules = topics.identity_rules(enabled=own.deduplication.enabled)
         deduplicator = TableDeduplicator(RECORD_TYPES[name], rules=rules, stored=stored, settings=own.deduplication)
         return TableParts(RECORD_TYPES[name], decoder, schemas, writer, deduplicator)
@@ -265,6 +267,13 @@ def existing_tables(settings: Settings) -> MarketTables:
     return MarketTables(settings.catalog, system_clock())
 
 
+def file_checks(settings: Settings) -> FileChecks:
+    """Return what sees that data files are what was written, before their first use."""
+    from k2.storage.file_checks import FileChecks
+
+    return FileChecks(check_contents=settings.query.check_files, files_max=settings.query.checked_files_max)
+
+
 def scanner(settings: Settings, tables: MarketTables) -> Scanner:
     """Return the locked DuckDB that reads the warehouse's files and nothing else."""
     from k2.query.scan import Scanner
@@ -304,13 +313,11 @@ def table_sql(settings: Settings) -> Iterator[TableSql]:
     plans = planner(settings, tables)
     files = scanner(settings, tables)
 
-    def files_of(name: str) -> list[str]:
-        if name in SIDE_TABLES:
-            return files_of_side_table(tables, name)
-        return [file.path for file in plans.plan(plans.pin(name))]
+    def files_of(name: str) -> Sequence[PlannedFile]:
+        return files_of_side_table(tables, name) if name in SIDE_TABLES else plans.plan(plans.pin(name))
 
     try:
-        yield TableSql(files, files_of)
+        yield TableSql(files, files_of, file_checks(settings))
     finally:
         files.close()
         tables.close()
@@ -366,6 +373,7 @@ def feed(settings: Settings, exchange: str) -> Iterator[Feed]:
     tables, producer = market_tables(settings), LogProducer(settings.kafka)
     held = HeldSource(
         planner=planner(settings, tables),
+        checks=file_checks(settings),
         admin=admin,
         open_reader=lambda: LogReader(settings.kafka, with_headers=True),
         decoders={name: Decoder(kind, CachedSchemas(registry, {})) for name, kind in RECORD_TYPES.items()},

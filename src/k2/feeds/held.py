@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from k2.kafka.decoding import Decoder
     from k2.kafka.ports import Admin, AssignedReader, Registry
     from k2.kafka.topics import Topic
+    from k2.storage.file_checks import FileChecks
     from k2.storage.planning import PinnedSnapshot, PlannedFile
 
 POLL_MESSAGES: Final = 20_000
@@ -49,6 +50,7 @@ class HeldSource:
         self,
         *,
         planner: Plans,
+        checks: FileChecks,
         admin: Admin,
         open_reader: Callable[[], AssignedReader],
         decoders: Mapping[str, Decoder],
@@ -57,6 +59,7 @@ class HeldSource:
         clock: Clock,
     ) -> None:
         self._planner = planner
+        self._checks = checks
         self._admin = admin
         self._open_reader = open_reader
         self._decoders = decoders
@@ -113,7 +116,7 @@ class HeldSource:
     def _highest(self, topic: Topic, number: int, mine: pl.Expr, symbol: str | None, times: tuple[int, int]) -> int:
         pinned = self._planner.pin(topic.data_type)
         files = self._planner.plan(pinned, exchange=topic.exchange, symbol=symbol, start_ns=times[0], end_ns=times[1])
-        stored = pl.scan_parquet([file.path for file in files]).filter(mine) if files else None
+        stored = pl.scan_parquet(self._checks.require(files)).filter(mine) if files else None
         highest = 0 if stored is None else _maximum(stored)
         log = pinned.head.log_of(topic.name)
         seam = pinned.head.seam.next_offset(LogPartition(log.log_id, number)) if log else None

@@ -14,10 +14,11 @@ from k2.query.audit_sources import repeated_records
 from k2.query.following import Refused, decide, misfit
 from k2.query.scan import files_source
 from k2.schemas.records import RECORD_TYPES, RecordType, WrittenBy
+from k2.storage.file_checks import FileChecks
 from k2.storage.seam import LogPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from k2.query.ports import LogFacts, OpenReader, Plans
     from k2.query.scan import Scanner
     from k2.query.settings import QuerySettings
-    from k2.storage.planning import PinnedSnapshot
+    from k2.storage.planning import PinnedSnapshot, PlannedFile
     from k2.storage.seam import PartitionSeam
     from k2.storage.tables import GivenUp, RegisteredLog
 
@@ -66,6 +67,7 @@ class Auditor:
         self._open_reader = open_reader
         self._dead_letters = dead_letters
         self._scanner = scanner
+        self._checks = FileChecks(check_contents=settings.check_files, files_max=settings.checked_files_max)
         self._settings = settings
         self._clock = clock
         self._deadline = float("inf")
@@ -76,6 +78,7 @@ class Auditor:
         Raises:
             UnavailableError: the log or the tables are out of reach, or the audit takes too long.
             LogIdentityError: the log is not the one that a table was built from.
+            CorruptionError: a data file is not what was written; it is named.
         """
         began = self._clock.monotonic()
         self._wait(began + wait_seconds)
@@ -111,7 +114,7 @@ class Auditor:
         identities = self._log_facts.identities(names)
         ranges = self._log_facts.ranges([name for name in names if name in identities])
         files = self._planner.plan(pinned)
-        paths = [file.path for file in files]
+        paths = self._intact(files)
         stored = self._stored(record_type, paths)
         repeated = repeated_records(
             self._scanner,
@@ -145,6 +148,14 @@ class Auditor:
             for (log_id, number), count in stored.items()
         ]
         return audits, problems
+
+    def _intact(self, files: Iterable[PlannedFile]) -> list[str]:
+        """Return the paths of the files; a bit flipped in a coordinate would be told as a loss."""
+        paths = []
+        for file in files:
+            self._check_time()
+            paths += self._checks.require([file])
+        return paths
 
     def _is_live(
         self,

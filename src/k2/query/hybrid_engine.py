@@ -86,12 +86,12 @@ class HybridQueryEngine:
     ) -> None:
         self._topics = tuple(topics)
         self._tail = tail
-        self._duplicates = TailDuplicates(rules or IdentityRules(), planner=planner, scanner=scanner)
         self._planner = planner
         self._decoders = decoders
         self._scanner = scanner
         checks = FileChecks(check_contents=settings.check_files, files_max=settings.checked_files_max)
         self._files_read = IntactFiles(scanner, checks)
+        self._duplicates = TailDuplicates(rules or IdentityRules(), planner=planner, files=self._files_read)
         self._settings = settings
         self._clock = clock
         on_demand = OnDemandReader(open_reader, decoding=tail.decoding, settings=settings, clock=clock)
@@ -183,7 +183,7 @@ class HybridQueryEngine:
             draft.lap("log")
         logged = log_rows(held.frames, request)
         if logged is not None:
-            found = self._duplicates.without(logged, record_type, request, draft.pinned)
+            found = self._duplicates.without(logged, request, draft)
             draft.duplicates_removed = logged.height - found.height
             logged = found if found.height else None
             draft.lap("duplicates")

@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 
     from k2.query.scan import Scanner
     from k2.schemas.records import RecordType
+    from k2.storage.file_checks import FileChecks
+    from k2.storage.planning import PlannedFile
 
 _EXPLAIN: Final = re.compile(r"\s*EXPLAIN\s+(?:ANALYZE\s+)?(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
 _HINTED: Final = (duckdb.BinderException, duckdb.CatalogException)
+_COMPUTED: Final = "query"
+"""What DuckDB's functions that run a text, or read a table named by one, have in their names."""
 _LINES_MAX: Final = 8
 _LINE_CHARACTERS_MAX: Final = 400
 _VIEWS: Final[Mapping[str, RecordType]] = {**RECORD_TYPES, DEAD_LETTERS.name: DEAD_LETTERS}
@@ -30,14 +34,17 @@ _VIEWS: Final[Mapping[str, RecordType]] = {**RECORD_TYPES, DEAD_LETTERS.name: DE
 class TableSql:
     """Runs statements over the views `trades`, `quotes` and `dead_letters` (also in the schema `market`).
 
-    The views show the snapshots that were the newest when this was made. `files_of` names a table's data files.
+    The views show the snapshots that were the newest when this was made. `files_of` plans a table's data files, and
+    `checks` sees that those of the tables that a statement names are what was written, before it runs.
     """
 
-    def __init__(self, scanner: Scanner, files_of: Callable[[str], Sequence[str]]) -> None:
+    def __init__(self, scanner: Scanner, files_of: Callable[[str], Sequence[PlannedFile]], checks: FileChecks) -> None:
         self._scanner = scanner
+        self._checks = checks
+        self._files = {name: files_of(name) for name in _VIEWS}
         scanner.fetch("CREATE SCHEMA market", {})
         for name, record_type in _VIEWS.items():
-            files = files_of(name)
+            files = [file.path for file in self._files[name]]
             if files:
                 scanner.fetch(f"CREATE VIEW market.{name} AS SELECT * FROM {_source(record_type, files)}", {})  # noqa: S608 - names are ours
             else:
@@ -50,8 +57,11 @@ class TableSql:
 
         Raises:
             QueryError: it is anything else, or DuckDB refuses it.
+            CorruptionError: a data file of a table that it names is not what was written; the file is named.
         """
         require_one_select(query)
+        for name in _tables_of(query):
+            self._checks.require(self._files[name])
         try:
             return _finite(self._scanner.fetch(query, {}))
         except QueryError as error:
@@ -78,6 +88,12 @@ def require_one_select(query: str) -> None:
         raise QueryError(
             f"expected one SELECT, WITH, DESCRIBE, SUMMARIZE or EXPLAIN of one, found {found}: the tables are read only"
         )
+
+
+def _tables_of(query: str) -> list[str]:
+    """Return the tables that a statement may read: those whose names stand in it, or all where it computes names."""
+    text = query.lower()
+    return [name for name in _VIEWS if name in text or _COMPUTED in text]
 
 
 def _kinds(query: str) -> list[duckdb.StatementType]:

@@ -12,12 +12,12 @@ from k2.schemas.duplicates import WINNER, decide
 from k2.schemas.identity import KEY, content_hash, content_source, identity_source, with_identity
 
 if TYPE_CHECKING:
+    from k2.query.answering import Draft
+    from k2.query.intact_files import IntactFiles
     from k2.query.ports import Plans
     from k2.query.request import QueryRequest
-    from k2.query.scan import Scanner
     from k2.schemas.identity import IdentityRules
     from k2.schemas.records import RecordType
-    from k2.storage.planning import PinnedSnapshot
 
 _PARTITION = ("log_id", "log_partition")
 
@@ -25,22 +25,22 @@ _PARTITION = ("log_id", "log_partition")
 class TailDuplicates:
     """Finds the duplicates among the log's rows of one symbol, which begin at the pinned snapshot's seam."""
 
-    def __init__(self, rules: IdentityRules, *, planner: Plans, scanner: Scanner) -> None:
+    def __init__(self, rules: IdentityRules, *, planner: Plans, files: IntactFiles) -> None:
         self._rules = rules
         self._planner = planner
-        self._scanner = scanner
+        self._files = files
 
-    def without(
-        self, logged: pl.DataFrame, record_type: RecordType, request: QueryRequest, pinned: PinnedSnapshot | None
-    ) -> pl.DataFrame:
+    def without(self, logged: pl.DataFrame, request: QueryRequest, draft: Draft) -> pl.DataFrame:
         """Return the rows less those that repeat one of the table or an earlier one of theirs.
 
-        A winner says the same as its duplicates, so it has their symbol and event time: the scan is narrow.
+        A winner says the same as its duplicates, so it has their symbol and event time: the scan is narrow. What of the
+        table cannot be read for it is a shortfall of the answer.
         """
+        record_type = draft.record_type
         suspects = self._keyed(logged, record_type)
         if suspects.is_empty():
             return logged
-        stored = self._stored(logged, record_type, request, pinned)
+        stored = self._stored(logged, request, draft)
         kept = suspects.clear() if stored is None else self._keyed(stored, record_type)
         kept = kept.filter(pl.col(KEY).is_in(suspects[KEY].implode()))
         repeated = suspects.filter(pl.col(KEY).is_duplicated() | pl.col(KEY).is_in(kept[KEY].implode()))
@@ -59,17 +59,14 @@ class TailDuplicates:
         keyed = named.with_columns(rows["log_id"], rows["log_partition"], content_hash(rows, record_type))
         return keyed.filter(pl.col(KEY).is_not_null()).select(*WINNER, KEY, *_PARTITION)
 
-    def _stored(
-        self, logged: pl.DataFrame, record_type: RecordType, request: QueryRequest, pinned: PinnedSnapshot | None
-    ) -> pl.DataFrame | None:
+    def _stored(self, logged: pl.DataFrame, request: QueryRequest, draft: Draft) -> pl.DataFrame | None:
+        record_type, pinned = draft.record_type, draft.pinned
         if pinned is None:
             return None
         times: tuple[int, ...] = logged.select(low=pl.col("ts_event_ns").min(), high=pl.col("ts_event_ns").max()).row(0)
         planned = self._planner.plan(
             pinned, exchange=request.exchange, symbol=request.symbol, start_ns=times[0], end_ns=times[1] + 1
         )
-        if not planned:
-            return None
         names = dict.fromkeys(
             [*identity_source(record_type), *content_source(record_type), "ts_log", *_PARTITION, "log_offset"]
         )
@@ -78,6 +75,8 @@ class TailDuplicates:
             "WHERE symbol = $symbol AND ts_event_ns >= $low AND ts_event_ns <= $high"
         )
         values = {"symbol": request.symbol, "low": times[0], "high": times[1]}
-        found = self._scanner.fetch(statement, values, files=[file.path for file in planned])
+        found = self._files.fetch(statement, values, planned, draft.shortfalls.add)
+        if found is None:
+            return None
         types = polars_schema(record_type)
         return pl.DataFrame(pl.from_arrow(found)).select(pl.col(name).cast(types[name]) for name in names)

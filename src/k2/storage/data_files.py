@@ -24,6 +24,7 @@ from k2.schemas.arrow import arrow_schema
 from k2.schemas.records import FieldType
 from k2.storage.checksums import ChecksumStream, with_checksum
 from k2.storage.failures import translated
+from k2.storage.file_checks import require_as_written
 from k2.storage.iceberg_schema import PARTITION_DAY, PARTITION_EXCHANGE, SORT_COLUMNS, is_market_table
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class DataFileWriter:
 
     def write_again(self, table: Table, file: WrittenFile) -> WrittenFile:
         """Copy a file that waited too long for its commit: the orphan sweep may have marked the old one."""
+        require_as_written(table.io, file.data_file)
         with translated("reading a data file that waited for its commit", path=file.path):
             source = table.io.new_input(file.path)
             with source.open() as stream:

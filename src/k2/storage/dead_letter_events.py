@@ -12,6 +12,7 @@ from pyiceberg.expressions import And, BooleanExpression, EqualTo, GreaterThanOr
 from k2.schemas.arrow import polars_schema
 from k2.schemas.records import DEAD_LETTERS
 from k2.storage.failures import translated
+from k2.storage.side_tables import intact_scan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +66,7 @@ class DeadLetterEvents:
 def _scan(table: Table, event: str, chosen: Chosen, columns: dict[str, pl.DataType]) -> Iterator[pl.DataFrame]:
     doing = f"reading the dead letters ({event})"
     with translated(doing, path=f"market.{DEAD_LETTERS.name}"):
-        batches = table.scan(_filter(event, chosen), selected_fields=tuple(columns)).to_arrow_batch_reader()
+        batches = intact_scan(table, _filter(event, chosen), tuple(columns)).to_arrow_batch_reader()
         for batch in batches:
             frame = pl.DataFrame(pl.from_arrow(batch))
             yield frame.select(pl.col(name).cast(dtype) for name, dtype in columns.items())

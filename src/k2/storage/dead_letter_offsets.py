@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from k2.schemas.records import DEAD_LETTERS
 from k2.storage.failures import translated
+from k2.storage.side_tables import intact_scan
 
 if TYPE_CHECKING:
     from k2.storage.tables import MarketTables
@@ -22,6 +23,6 @@ class DeadLetterOffsets:
         table = self._tables.load(DEAD_LETTERS.name)
         within = f"topic_id = '{topic_id}' and log_partition = {partition}"
         with translated(f"reading the dead letters of partition {partition}", path=f"market.{DEAD_LETTERS.name}"):
-            found = table.scan(within, selected_fields=("log_offset", "event")).to_arrow().to_pylist()
+            found = intact_scan(table, within, ("log_offset", "event")).to_arrow().to_pylist()
         replayed = {row["log_offset"] for row in found if row["event"] == "replayed"}
         return [row["log_offset"] for row in found if row["event"] == "written" and row["log_offset"] not in replayed]

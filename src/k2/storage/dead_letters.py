@@ -13,6 +13,7 @@ from k2.schemas.records import DEAD_LETTERS
 from k2.storage.data_files import DataFileWriter
 from k2.storage.failures import as_k2_error
 from k2.storage.retries import attempts
+from k2.storage.side_tables import intact_scan
 from k2.storage.snapshots import append
 
 if TYPE_CHECKING:
@@ -86,6 +87,6 @@ def _held(table: Table, wanted: pl.DataFrame) -> pl.DataFrame:
             GreaterThanOrEqual(term="log_offset", value=first),
             LessThanOrEqual(term="log_offset", value=last),
         )
-        found = pl.DataFrame(pl.from_arrow(table.scan(within, selected_fields=IDENTITY).to_arrow()))
+        found = pl.DataFrame(pl.from_arrow(intact_scan(table, within, IDENTITY).to_arrow()))
         held.append(found.select(pl.col(name).cast(kind) for name, kind in schema.items()))
     return pl.concat(held)

@@ -16,6 +16,7 @@ from k2.common.errors import CorruptionError
 from k2.storage.catalog import metadata_location
 from k2.storage.checksums import checksum_of, checksum_of_stream
 from k2.storage.failures import translated
+from k2.storage.file_checks import difference
 from k2.storage.file_io import SyncedFileIO, local_path
 from k2.storage.tables import MAIN_TABLES, NAMESPACE, SIDE_TABLES
 
@@ -159,10 +160,9 @@ class DeepCheck:
         with io.new_input(file.file_path).open() as stream:
             found, size = checksum_of_stream(stream)
         self._bytes += size
-        if size != file.file_size_in_bytes:
-            return f"expected {file.file_size_in_bytes} bytes, found {size}"
-        if recorded is not None:
-            return None if found == recorded else f"expected CRC32 {recorded:08x}, found {found:08x}"
+        problem = difference(file.file_size_in_bytes, recorded, found, size)
+        if problem is not None or recorded is not None:
+            return problem
         self._unrecorded += 1
         return _pages_problem(io, file)
 

@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from k2.common.errors import CorruptionError, UnavailableError
-from k2.storage.checksums import checksum_of_stream
+from k2.storage.checksums import checksum_of, checksum_of_stream
+from k2.storage.failures import translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from pyiceberg.io import FileIO
+    from pyiceberg.manifest import DataFile
 
     from k2.storage.planning import PlannedFile
 
@@ -38,6 +42,15 @@ class FileChecks:
             else:
                 on_damage(damage)
         return intact
+
+    def require(self, files: Iterable[PlannedFile]) -> list[str]:
+        """Return the paths of the files, all of which are intact.
+
+        Raises:
+            CorruptionError: one is not; it is named.
+            UnavailableError: one cannot be read.
+        """
+        return self.paths(files, _raise)
 
     @property
     def damaged(self) -> dict[str, str]:
@@ -82,16 +95,45 @@ class FileChecks:
         if file.checksum is None or not self._check_contents:
             return None
         with Path(file.path).open("rb", buffering=0) as stream:
-            found, _ = checksum_of_stream(stream)
-        return (
-            None if found == file.checksum else _damaged(file, f"expected CRC32 {file.checksum:08x}, found {found:08x}")
-        )
+            problem = difference(file.size_bytes, file.checksum, *checksum_of_stream(stream))
+        return None if problem is None else _damaged(file, problem)
 
     def _remember(self, path: str, error: CorruptionError | None, signature: Signature) -> None:
         with self._lock:
             self._known[path] = (signature, error)
             while len(self._known) > self._files_max:
                 self._known.popitem(last=False)
+
+
+def require_as_written(io: FileIO, file: DataFile) -> None:
+    """Read a data file whole, wherever it is, and see that it is what its manifest records.
+
+    For whoever writes its rows again, or decides by them: a new file's checksum would vouch for a bit that has flipped.
+
+    Raises:
+        CorruptionError: it is not; the text names it.
+    """
+    path = file.file_path
+    with translated("checking a data file", path=path), io.new_input(path).open() as stream:
+        problem = difference(file.file_size_in_bytes, checksum_of(file), *checksum_of_stream(stream))
+    if problem is not None:
+        raise CorruptionError(
+            f"the data file {path} is damaged: {problem}; run `k2 verify --deep`, and put it back from a backup",
+            path=path,
+        )
+
+
+def difference(size_bytes: int, checksum: int | None, found: int, found_bytes: int) -> str | None:
+    """Say how a file's checksum and size differ from those recorded; None where they do not, or none is recorded."""
+    if found_bytes != size_bytes:
+        return f"expected {size_bytes} bytes, found {found_bytes}"
+    if checksum is not None and found != checksum:
+        return f"expected CRC32 {checksum:08x}, found {found:08x}"
+    return None
+
+
+def _raise(damage: CorruptionError) -> None:
+    raise damage
 
 
 def _signature(path: Path) -> Signature:

@@ -182,6 +182,18 @@ class Planner:
         return read
 
 
+def planned_file(file: DataFile) -> PlannedFile:
+    """Return what a reader is to know of a data file."""
+    path = local_path(file.file_path)
+    return PlannedFile(
+        path=file.file_path if path is None else str(path),
+        rows=file.record_count,
+        size_bytes=file.file_size_in_bytes,
+        partition="/".join(str(file.partition[number]) for number in range(len(file.partition))),
+        checksum=checksum_of(file),
+    )
+
+
 def _read_manifest(path: str, files: tuple[FileBounds, ...]) -> ReadManifest:
     starts = [entry.start_ns for entry in files]
     lasts = [entry.last_ns for entry in files]
@@ -197,16 +209,8 @@ def _read_manifest(path: str, files: tuple[FileBounds, ...]) -> ReadManifest:
 def _bounds(file: DataFile, record_type: RecordType) -> FileBounds:
     lower, upper = file.lower_bounds or {}, file.upper_bounds or {}
     symbol, time = record_type.field("symbol").field_id, record_type.field("ts_event_ns").field_id
-    path = local_path(file.file_path)
-    planned = PlannedFile(
-        path=file.file_path if path is None else str(path),
-        rows=file.record_count,
-        size_bytes=file.file_size_in_bytes,
-        partition=f"{file.partition[0]}/{file.partition[1]}",
-        checksum=checksum_of(file),
-    )
     return FileBounds(
-        file=planned,
+        file=planned_file(file),
         exchange=str(file.partition[0]),
         symbol_min=_text(lower.get(symbol)),
         symbol_max=_text(upper.get(symbol)),

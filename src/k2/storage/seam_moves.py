@@ -17,6 +17,7 @@ from k2.schemas.arrow import polars_schema
 from k2.schemas.records import DEAD_LETTERS
 from k2.storage.data_files import DataFileWriter
 from k2.storage.failures import as_k2_error, translated
+from k2.storage.file_checks import require_as_written
 from k2.storage.replacing import Replacement, commit_replacement
 from k2.storage.seam import BATCH_KEY, SUMMARY_KEY, Counts, LogPartition, Seam
 from k2.storage.snapshots import append
@@ -221,7 +222,8 @@ def _check(head: TableHead, snapshot_id: int, moves: Sequence[SeamMove]) -> None
 
 
 def _offsets(table: Table, file: LiveFile, key: LogPartition, first: int) -> pl.Series:
-    """Return which offsets of a partition at or above `first` a file holds; reads three columns at most."""
+    """Return which offsets of a partition at or above `first` a file holds."""
+    require_as_written(table.io, file.data_file)
     columns = ["log_id", "log_partition", "log_offset"]
     with translated("looking for rows above an offset", path=file.path), table.io.new_input(file.path).open() as stream:
         found = pl.DataFrame(pl.from_arrow(pq.ParquetFile(stream).read(columns=columns)))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
+    from k2.storage.file_checks import FileChecks
     from k2.storage.planning import PinnedSnapshot, PlannedFile, Planner
     from k2.storage.seam import LogPartition
     from k2.storage.tables import MarketTables
@@ -48,8 +49,9 @@ class Wanted(Protocol):
 class StoredRows:
     """Reads one main table at a pinned snapshot."""
 
-    def __init__(self, planner: Planner, tables: MarketTables, table_name: str) -> None:
+    def __init__(self, planner: Planner, tables: MarketTables, table_name: str, checks: FileChecks) -> None:
         self._planner = planner
+        self._checks = checks
         self._tables = tables
         self._name = table_name
         self._types = polars_schema(RECORD_TYPES[table_name])
@@ -116,6 +118,7 @@ class StoredRows:
 
     def _read(self, file: PlannedFile, columns: Sequence[str], condition: Any) -> pl.DataFrame:
         # Any: pyarrow has no types for its expressions
+        self._checks.require([file])
         with translated("reading rows that may be winners", path=file.path):
             if file.path.startswith("/"):
                 found = self._from(file.path, columns, condition)

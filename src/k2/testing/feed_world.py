@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -13,6 +14,7 @@ from k2.kafka.decoding import Decoder
 from k2.kafka.registry import CachedSchemas
 from k2.kafka.topics import TopicCatalog
 from k2.schemas.records import RECORD_TYPES
+from k2.storage.file_checks import FileChecks
 from k2.storage.planning import PinnedSnapshot, PlannedFile
 from k2.storage.seam import Counts, LogPartition, PartitionDelta, Seam
 from k2.storage.tables import RegisteredLog, TableHead
@@ -40,6 +42,7 @@ class FeedWorld:
         self.channel = self.new_channel()
         self.held = HeldSource(
             planner=self,
+            checks=FileChecks(check_contents=True, files_max=1_000),
             admin=FakeAdmin(self.log),
             open_reader=lambda: FakeReader(self.log, with_headers=True),
             decoders=self._decoders,
@@ -85,7 +88,10 @@ class FeedWorld:
         if frames:
             path = self._directory / f"{data_type}-{seam.commit_sequence}.parquet"
             pl.concat(frames).write_parquet(path)
-            self._files[data_type] += (PlannedFile(str(path), sum(map(len, frames)), path.stat().st_size),)
+            content = path.read_bytes()
+            self._files[data_type] += (
+                PlannedFile(str(path), sum(map(len, frames)), len(content), checksum=zlib.crc32(content)),
+            )
         self._heads[data_type] = TableHead(data_type, None, seam, head.logs, {}, "memory")
 
     def pin(self, table_name: str) -> PinnedSnapshot:

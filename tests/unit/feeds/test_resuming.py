@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from k2.common.errors import CorruptionError
 from k2.feeds.market import Market, MarketRun
 from k2.feeds.resuming import ResumingOutlet
 from k2.feeds.simulation import Played, play
 from k2.schemas.records import RECORD_TYPES
+from k2.testing.damage import flip
 from k2.testing.feed_world import FeedWorld
 from k2.testing.manual_clock import ManualClock
 
@@ -93,3 +95,14 @@ def test_an_interrupted_run_is_completed_byte_for_byte(tmp_path: Path, ingested:
 
     for name in (*RECORD_TYPES, "status"):
         assert world.values(name) == whole.values(name)
+
+
+def test_what_is_held_is_not_read_from_a_damaged_file(tmp_path: Path) -> None:
+    world = FeedWorld(tmp_path, "sim")
+    run_of(world.channel)
+    world.ingest("trades")
+    (damaged,) = tmp_path.glob("trades-*.parquet")
+    flip(damaged, 800)
+
+    with pytest.raises(CorruptionError, match=damaged.name):
+        outlet_of(world)

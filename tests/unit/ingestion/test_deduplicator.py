@@ -10,6 +10,7 @@ from k2.ingestion.deduplicator import Part, TableDeduplicator
 from k2.ingestion.settings import DeduplicationSettings
 from k2.schemas.identity import IdentityRules
 from k2.schemas.records import TRADES
+from k2.storage.file_checks import FileChecks
 from k2.storage.planning import Planner
 from k2.storage.seam import Counts, LogPartition, PartitionDelta
 from k2.storage.stored_rows import StoredRows
@@ -32,7 +33,9 @@ def deduplicator(lake, **settings):
     return TableDeduplicator(
         TRADES,
         rules=IdentityRules(numbered=frozenset({"sim"})),
-        stored=StoredRows(Planner(lake.tables, lake.settings), lake.tables, "trades"),
+        stored=StoredRows(
+            Planner(lake.tables, lake.settings), lake.tables, "trades", FileChecks(check_contents=True, files_max=10)
+        ),
         settings=DeduplicationSettings(ids_capacity=1_000, **settings),
     )
 
@@ -88,7 +91,9 @@ def test_trade_ids_serve_where_the_venue_does_not_number(tmp_path):
     memory = TableDeduplicator(
         TRADES,
         rules=IdentityRules(),
-        stored=StoredRows(Planner(lake.tables, lake.settings), lake.tables, "trades"),
+        stored=StoredRows(
+            Planner(lake.tables, lake.settings), lake.tables, "trades", FileChecks(check_contents=True, files_max=10)
+        ),
         settings=DeduplicationSettings(ids_capacity=1_000),
     )
     name = pl.format("T-{}", "source_sequence")

@@ -13,6 +13,7 @@ import pytest
 from k2.common.errors import QueryError
 from k2.query.scan import Scanner
 from k2.query.table_sql import TableSql
+from k2.storage.file_checks import FileChecks
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def sql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TableSql]:
         patch.setenv("TZ", "Australia/Sydney")
         time.tzset()
         scanner = Scanner([str(tmp_path)], memory_limit_bytes=2**28, threads=1, seconds_max=30)
-        made = TableSql(scanner, lambda _: [])
+        made = TableSql(scanner, lambda _: [], FileChecks(check_contents=True, files_max=10))
         yield made
         made.close()
     time.tzset()

@@ -13,6 +13,7 @@ from pyiceberg.table.snapshots import Operation
 from k2.common.errors import ConfigurationError, UnavailableError
 from k2.common.logging import get_logger
 from k2.storage.failures import translated
+from k2.storage.file_checks import require_as_written
 from k2.storage.replacing import Replacement, commit_replacement
 from k2.storage.seam import SUMMARY_KEY, LogPartition, Seam
 from k2.storage.tables import MAIN_TABLES
@@ -121,9 +122,10 @@ class Retention:
 
 
 def _rows_by_log_partition(table: Table, files: list[LiveFile]) -> Mapping[LogPartition, int]:
-    """Count the rows of the files by log and partition; reads two columns."""
+    """Count the rows of the files by log and partition, once each is seen to be what was written."""
     counts: dict[LogPartition, int] = {}
     for file in files:
+        require_as_written(table.io, file.data_file)
         with translated("counting rows to drop", path=file.path), table.io.new_input(file.path).open() as stream:
             columns = pq.ParquetFile(stream).read(columns=["log_id", "log_partition"])
         grouped = pl.DataFrame(pl.from_arrow(columns)).group_by("log_id", "log_partition").len()

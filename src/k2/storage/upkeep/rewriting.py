@@ -19,6 +19,7 @@ from k2.common.errors import AccountingError, CorruptionError
 from k2.schemas.arrow import polars_schema
 from k2.storage.data_files import DataFileWriter
 from k2.storage.failures import translated
+from k2.storage.file_checks import require_as_written
 from k2.storage.upkeep.sorting import ExternalSort, SortLimits
 
 if TYPE_CHECKING:
@@ -57,7 +58,10 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class StoredRows:
-    """The rows of one data file, read through the table's FileIO with every page's checksum compared."""
+    """The rows of one data file, read through the table's FileIO once its checksum has been compared.
+
+    The pages' own checksums are compared as well: they cover what changes between the two readings.
+    """
 
     io: FileIO
     data_file: DataFile
@@ -73,6 +77,7 @@ class StoredRows:
     def batches(self, rows_max: int) -> Iterator[pl.DataFrame]:
         """Yield the rows with all columns; one that the file does not have yet is null."""
         path = self.data_file.file_path
+        require_as_written(self.io, self.data_file)
         found = 0
         with translated("reading a data file to rewrite it", path=path), self.io.new_input(path).open() as stream:
             source = pq.ParquetFile(stream, page_checksum_verification=True, buffer_size=1 << 16, pre_buffer=False)
@@ -178,7 +183,7 @@ def _deleted_on_error(io: FileIO) -> Iterator[list[WrittenFile]]:
     written: list[WrittenFile] = []
     try:
         yield written
-    except Exception:
+    except Exception:  # whatever it was goes on to the caller: no error may leave files behind that nobody knows of
         for file in written:
             with suppress(OSError):  # left to the orphan sweep
                 io.delete(file.path)
