@@ -1,17 +1,20 @@
-"""The composition root of what people do to a platform now and then: dead letters, seams, upkeep."""
+"""The composition root of what people do to a platform now and then: dead letters, seams, upkeep, replays."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from k2.bootstrap import existing_tables, log_admin, schema_registry, system_clock, topic_catalog
+from k2.bootstrap import existing_tables, log_admin, planner, scanner, schema_registry, system_clock, topic_catalog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import polars as pl
+
     from k2.ingestion.offset_plans import OffsetPlanner
     from k2.ingestion.replaying import DeadLetterReplay
+    from k2.query.table_reading import RowsWanted
     from k2.settings import Settings
     from k2.storage.dead_letter_events import DeadLetterEvents
     from k2.storage.upkeep.round import Upkeep
@@ -96,4 +99,27 @@ def offset_planner(settings: Settings) -> Iterator[OffsetPlanner]:
         )
     finally:
         admin.close()
+        tables.close()
+
+
+@contextmanager
+def table_rows(settings: Settings, wanted: RowsWanted) -> Iterator[Iterator[pl.DataFrame]]:
+    """Give a table's rows in the order of answers, some at a time; it needs no broker and no registry."""
+    from k2.query.intact_files import IntactFiles
+    from k2.query.table_reading import rows_in_order
+    from k2.storage.file_checks import FileChecks
+
+    tables = existing_tables(settings)
+    files = scanner(settings, tables)
+    own = settings.query
+    checks = FileChecks(check_contents=own.check_files, files_max=own.checked_files_max)
+    try:
+        yield rows_in_order(
+            planner(settings, tables),
+            IntactFiles(files, checks),
+            wanted,
+            rows_max=settings.feeds.replay_records_max,
+        )
+    finally:
+        files.close()
         tables.close()

@@ -9,6 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
+from k2.cli.fault_options import (
+    Cancels,
+    Duplicates,
+    Gaps,
+    Mute,
+    MuteSeconds,
+    Reorder,
+    ReorderSpan,
+    Resets,
+    Truth,
+    told,
+    with_faults,
+)
 from k2.cli.options import DataDirOption
 from k2.common.errors import ConfigurationError
 from k2.feeds.bad_lines import BadLines
@@ -17,8 +30,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from k2.bootstrap import Feed
+    from k2.feeds.faults.rates import FaultRates
     from k2.feeds.importer import Imported, ImportedReference
-    from k2.feeds.market import Market
+    from k2.feeds.market import Market, MarketRun
     from k2.feeds.resuming import ResumingOutlet
     from k2.feeds.simulation import Played
 
@@ -105,6 +119,7 @@ def _summarize(console: Console, found: list[Imported], reference: ImportedRefer
 
 def simulate(
     data_dir: DataDirOption = None,
+    *,
     rate: Annotated[float, typer.Option(help="Messages a second on average, trades and quotes together.")] = 200.0,
     symbols: Annotated[int, typer.Option(min=1, help="Symbols; the first are the most active.")] = 50,
     seed: Annotated[int, typer.Option(min=0, help="The same seed and start give the same bytes.")] = 1,
@@ -116,46 +131,85 @@ def simulate(
             "If unset, the run begins now, is paced, and is another one each time."
         ),
     ] = None,
+    gaps: Gaps = 0.0,
+    duplicates: Duplicates = 0.0,
+    reorder: Reorder = 0.0,
+    resets: Resets = 0.0,
+    mute: Mute = 0.0,
+    cancels: Cancels = 0.0,
+    reorder_span: ReorderSpan = 20,
+    mute_seconds: MuteSeconds = 30.0,
+    truth: Truth = None,
 ) -> None:
-    """Stream a simulated market into the exchange `sim`, at the pace of its own times."""
+    """Stream a simulated market into the exchange `sim`, at the pace of its own times.
+
+    A run with faults is sent whole, also where the platform holds some of it.
+    """
+    from k2.feeds.faults.rates import FaultRates
+    from k2.feeds.market import MarketRun
+
+    run = MarketRun(seed=seed, start_ns=0 if start is None else _start_ns(start), rate=rate, symbols=symbols)
+    if start is not None and duration is None:
+        raise ConfigurationError("expected --duration with --start, found none: a run in the past needs an end")
+    rates = FaultRates(
+        gaps=gaps, duplicates=duplicates, reorder=reorder, resets=resets, mute=mute, cancels=cancels,
+        seed=seed, reorder_span=reorder_span, mute_seconds=mute_seconds,
+    )  # fmt: skip
+    _simulate(data_dir, run, duration, rates, truth, is_live=start is None)
+
+
+def _simulate(
+    data_dir: Path | None,
+    run: MarketRun,
+    duration: float | None,
+    rates: FaultRates,
+    truth: Path | None,
+    *,
+    is_live: bool,
+) -> None:
     from rich.console import Console
 
     from k2 import bootstrap
     from k2.common.logging import get_logger
-    from k2.feeds.market import Market, MarketRun
+    from k2.feeds.market import EXCHANGE, Market
     from k2.feeds.simulation import Pacer, play
     from k2.settings import load_settings
 
     settings = load_settings(data_dir)
     bootstrap.start_process(settings, component="simulate")
     clock = bootstrap.system_clock()
-    run = MarketRun(seed=seed, start_ns=0 if start is None else _start_ns(start), rate=rate, symbols=symbols)
-    if start is not None and duration is None:
-        raise ConfigurationError("expected --duration with --start, found none: a run in the past needs an end")
+    scope = bootstrap.topic_catalog(settings).exchanges[EXCHANGE].sequence_scope
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: stopped.append(received))
-    with bootstrap.feed(settings, "sim") as feed, _RunProgress(Console(), duration) as progress:
+    with (
+        bootstrap.feed(settings, EXCHANGE) as feed,
+        with_faults(feed.channel, rates, truth, settings=settings, scope=scope, feed="simulate") as faulty,
+        _RunProgress(Console(), duration) as progress,
+    ):
         pacer = None
-        if start is None:  # the market opens once its way into the log is ready
+        if is_live:  # the market opens once its way into the log is ready
             run = replace(run, start_ns=clock.time_ns())
             pacer = Pacer(
                 clock, start_ns=run.start_ns, catch_up_seconds_max=settings.feeds.catch_up_seconds_max, on_slip=_slipped
             )
         get_logger(__name__).info(
-            "simulation_started", run=run.run_id, rate=rate, symbols=symbols, seed=seed, start_ns=run.start_ns
-        )
+            "simulation_started", run=run.run_id, rate=run.rate, symbols=run.symbols, seed=run.seed,
+            start_ns=run.start_ns,
+        )  # fmt: skip
         market = Market(run, duration_ns=None if duration is None else int(duration * SECOND_NS))
-        outlet = None if start is None else _resumed(feed, market, int((duration or 0) * SECOND_NS))
+        resumed = None if is_live or faulty else _resumed(feed, market, int((duration or 0) * SECOND_NS))
         played = play(
             market,
-            outlet or feed.channel,
+            faulty or resumed or feed.channel,
             clock=clock,
             pacer=pacer,
             is_stopped=lambda: bool(stopped),
             on_progress=progress.told,
         )
-    typer.echo(_told(played, outlet.left_out if outlet else 0))
+    typer.echo(_told(played, resumed.left_out if resumed else 0))
+    if faulty is not None:
+        typer.echo(told(faulty, truth))
 
 
 def _slipped(seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Settings of the feeds: the importer and the simulated market."""
+"""Settings of the feeds: the importer, the simulated market, replays."""
 
 from __future__ import annotations
 
@@ -26,5 +26,14 @@ class FeedSettings(BaseModel):
         default=120.0, gt=0, le=86_400, description="How long an import waits for the log to tell what it holds already"
     )
     catch_up_seconds_max: float = Field(
-        default=60.0, ge=0, le=3600, description="Delay that the simulated market makes up for; beyond it, it slips"
+        default=60.0,
+        ge=0,
+        le=3600,
+        description="Delay that the simulated market or a replay makes up for; beyond it, it slips",
+    )
+    replay_records_max: int = Field(
+        default=100_000, ge=1, le=10_000_000, description="Records of a recording that a replay holds at a time"
+    )
+    fault_streams_max: int = Field(
+        default=200_000, ge=1, description="Numbered streams that faults can be injected into, per data type"
     )
