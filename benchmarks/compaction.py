@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -26,6 +26,7 @@ from k2.storage.writer import Batch, TableWriter
 if TYPE_CHECKING:
     from k2.query.scan import Scanner
     from k2.settings import Settings
+    from k2.storage.data_files import WrittenFile
     from k2.storage.planning import Planner
     from k2.storage.tables import MarketTables
 
@@ -46,7 +47,7 @@ def measure(*, quick: bool) -> list[Figure]:
         settings = load_settings(Path(directory), environ={})
         tables = bootstrap.market_tables(settings)
         _fill(settings, tables, files)
-        planner, scanner = bootstrap.planner(settings, tables), bootstrap.scanner(settings)
+        planner, scanner = bootstrap.planner(settings, tables), bootstrap.scanner(settings, tables)
         pinned = planner.pin("trades")
         old_paths = [file.path for file in planner.plan(pinned)]
         before_rows = _content(old_paths)
@@ -80,7 +81,7 @@ def _fill(settings: Settings, tables: MarketTables, files: int) -> None:
     tables.register_log("trades", cluster_id="bench", topic_id="bench", topic="market.bench.trades.sim", starts={0: 0})
     writer = TableWriter(tables, "trades", settings.catalog, clock)
     for first in range(0, files, FILES_A_COMMIT):
-        written = []
+        written: list[WrittenFile] = []
         for number in range(first, min(files, first + FILES_A_COMMIT)):
             rows = trades(ROWS, first_offset=number * ROWS, start_ns=START_NS + number * SPAN_NS, span_ns=SPAN_NS)
             written += writer.write_files(rows)
@@ -92,7 +93,7 @@ def _fill(settings: Settings, tables: MarketTables, files: int) -> None:
 def _questions(planner: Planner, scanner: Scanner, files: int) -> dict[str, float]:
     """Return the median seconds of each question, planning included."""
     middle = START_NS + files // 2 * SPAN_NS
-    asked = {
+    asked: dict[str, tuple[dict[str, Any], str]] = {
         "one symbol, 15 minutes": ({"symbol": "SIM001", "start_ns": middle, "end_ns": middle + 900 * SECOND_NS}, _ROWS),
         "one symbol, whole day": ({"symbol": "SIM001"}, _ROWS),
         "all symbols, volume by minute": ({}, _BARS),
@@ -123,7 +124,7 @@ _BARS = (
 )
 
 
-def _compact(directory: Path) -> tuple[dict, int, float]:
+def _compact(directory: Path) -> tuple[dict[str, Any], int, float]:
     """Run one round of `k2 maintain` and return the report of the table, its peak memory and its seconds."""
     command = [sys.executable, "-m", "k2.cli.main", "maintain", "--json", "--data-dir", str(directory)]
     started = time.perf_counter()

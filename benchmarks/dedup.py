@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import polars as pl
@@ -35,18 +37,22 @@ def measure(*, quick: bool) -> list[Figure]:
     with (
         tempfile.TemporaryDirectory() as directory,
         LocalPlatform(Path(directory) / "data", components=("valkey",), settings=settings) as platform,
+        closing(valkey.Valkey.from_url(platform.settings().valkey.url.get_secret_value())) as client,
     ):
-        client = valkey.Valkey.from_url(platform.settings().valkey.url.get_secret_value())
-        before = client.info("memory")["used_memory"]
+        before = _used_bytes(client)
         seen = ProductionDeduplicator(client, count)
         figures = _fill(seen, count)
-        bytes_an_id = (client.info("memory")["used_memory"] - before) / count
+        bytes_an_id = (_used_bytes(client) - before) / count
         figures += [
             Figure("Valkey, with time and offset", bytes_an_id, "bytes/id", "<= 20 at 100M ids", met=bytes_an_id <= 20),
             *_ask(seen, count),
         ]
-        client.close()
     return figures
+
+
+def _used_bytes(client: valkey.Valkey) -> int:
+    memory = cast("dict[str, int]", client.info("memory"))
+    return memory["used_memory"]
 
 
 def _fill(seen: ProductionDeduplicator, count: int) -> list[Figure]:

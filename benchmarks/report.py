@@ -39,8 +39,8 @@ def percentile(values: Sequence[float], share: float) -> float:
 def show(title: str, figures: Sequence[Figure]) -> None:
     """Print the figures as a table."""
     table = Table(title=title, title_justify="left")
-    for name, justify in (("figure", "left"), ("value", "right"), ("unit", "left"), ("goal", "left"), ("met", "left")):
-        table.add_column(name, justify=justify)
+    for name in ("figure", "value", "unit", "goal", "met"):
+        table.add_column(name, justify="right" if name == "value" else "left")
     for figure in figures:
         met = "" if figure.met is None else ("yes" if figure.met else "NO")
         table.add_row(figure.name, f"{figure.value:,.2f}", figure.unit, figure.goal, met)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from time import perf_counter
 
@@ -32,8 +33,8 @@ def _on_valkey(rounds: int) -> list[Figure]:
     with (
         tempfile.TemporaryDirectory() as directory,
         LocalPlatform(Path(directory, "data"), components=("valkey",)) as platform,
+        closing(valkey.Valkey.from_url(platform.settings().valkey.url.get_secret_value())) as client,
     ):
-        client = valkey.Valkey.from_url(platform.settings().valkey.url.get_secret_value())
         tracker = RedisSequenceTracker(client, clock=SystemClock())
         batches, singles = [], []
         for turn in range(rounds):
@@ -46,7 +47,6 @@ def _on_valkey(rounds: int) -> list[Figure]:
             started = perf_counter()
             tracker.check_sequence("asx", "one", turn, START_NS)
             singles.append(1_000 * (perf_counter() - started))
-        client.close()
     batch, single = percentile(batches, 0.5), percentile(singles, 0.5)
     return [
         Figure("1,000 events, one Valkey batch, p50", batch, "ms", "< 50 (aim 5)", met=batch < 50),
