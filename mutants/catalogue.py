@@ -249,8 +249,8 @@ MUTANTS = (
         (
             Edit(
                 "src/k2/storage/replays.py",
-                '        absent = rows.join(_held(table, rows), on=COORDINATE, how="anti", maintain_order="left")\n',
-                "        absent = rows\n",
+                '.join(_held(table, replay), on="log_offset", how="anti", maintain_order="left")\n',
+                "\n",
             ),
         ),
         (f"{_REPLAYING}::test_two_replays_at_once_store_each_once",),

@@ -11,7 +11,7 @@ import pytest
 
 from k2.common.crash_points import EXIT_CODE
 from k2.storage.seam import Counts
-from k2.testing.replay_world import ReplayWorld
+from k2.testing.replay_world import ReplayWorld, message
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,4 +51,23 @@ def test_a_replay_that_ends_at_any_point_goes_on_when_it_is_called_again(tmp_pat
     assert world.counts == Counts(consumed=10, rows=10)
     assert world.outstanding() == []
     assert world.events_of("replayed") == [3, 5]
+    world.lake.close()
+
+
+@pytest.mark.parametrize("point", ["before_commit", "after_commit", "metadata_written:2", "after_side_tables"])
+def test_a_duplicate_is_settled_once_wherever_its_replay_ends(tmp_path: Path, point: str) -> None:
+    world = ReplayWorld(tmp_path).create()
+    world.ingest(0, 10, bad=[3], value=message(3))
+    world.replay()
+    world.ingest(10, 20, bad=[15], value=message(3))
+
+    died = replay(tmp_path, point)
+    ledger_after_death = world.counts
+    finished = replay(tmp_path)
+
+    assert (died, finished) == (EXIT_CODE, 0)
+    assert ledger_after_death.unaccounted == 0
+    assert world.counts == Counts(consumed=20, rows=19, duplicates=1)
+    assert world.outstanding() == []
+    assert world.events_of("replayed") == [3, 15]
     world.lake.close()

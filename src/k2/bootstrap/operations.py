@@ -5,7 +5,16 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from k2.bootstrap import existing_tables, log_admin, planner, scanner, schema_registry, system_clock, topic_catalog
+from k2.bootstrap import (
+    existing_tables,
+    file_checks,
+    log_admin,
+    planner,
+    scanner,
+    schema_registry,
+    system_clock,
+    topic_catalog,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +44,7 @@ def dead_letters(settings: Settings) -> Iterator[DeadLetterEvents]:
 @contextmanager
 def dead_letter_replay(settings: Settings) -> Iterator[DeadLetterReplay]:
     """Give what replays dead letters with today's decoder and registry, and close its connections afterwards."""
+    from k2.ingestion.replay_duplicates import ReplayDuplicates
     from k2.ingestion.replaying import DeadLetterReplay, ReplayParts
     from k2.kafka.decoding import Decoder
     from k2.kafka.registry import CachedSchemas
@@ -42,13 +52,18 @@ def dead_letter_replay(settings: Settings) -> Iterator[DeadLetterReplay]:
     from k2.storage.dead_letter_events import DeadLetterEvents
     from k2.storage.dead_letters import DeadLetterWriter
     from k2.storage.replays import ReplayWriter
+    from k2.storage.stored_rows import StoredRows
 
     clock, tables, registry = system_clock(), existing_tables(settings), schema_registry(settings)
+    rules = topic_catalog(settings).identity_rules(enabled=settings.ingestion.deduplication.enabled)
+    checks = file_checks(settings)
 
     def parts(name: str) -> ReplayParts:
         schemas = CachedSchemas(registry, tables.head(name).schemas)
         decoder = Decoder(RECORD_TYPES[name], schemas, unknown_schemas_ratio_max=1)
-        return ReplayParts(decoder, schemas, ReplayWriter(tables, name, settings.catalog, clock))
+        stored = StoredRows(planner(settings, tables), tables, name, checks)
+        duplicates = ReplayDuplicates(RECORD_TYPES[name], rules=rules, stored=stored)
+        return ReplayParts(decoder, schemas, ReplayWriter(tables, name, settings.catalog, clock), duplicates)
 
     try:
         yield DeadLetterReplay(

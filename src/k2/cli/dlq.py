@@ -194,9 +194,10 @@ def _print_entry(entry: dict[str, object]) -> None:
 
 
 def _print_report(report: ReplayReport) -> None:
-    again = report.marked - report.stored
+    again = report.marked - report.stored - report.duplicates
     before = f"; {again:,} had their row already and are marked now" if again > 0 else ""
-    typer.echo(f"{report.chosen:,} dead letters looked at: {report.stored:,} stored{before}")
+    same = f"; {report.duplicates:,} are duplicates of rows and need none" if report.duplicates else ""
+    typer.echo(f"{report.chosen:,} dead letters looked at: {report.stored:,} stored{same}{before}")
     for title, items in (("still bad", report.still_bad), ("not yet", report.not_yet)):
         for item in items:
             typer.echo(f"{title}: {item.topic}:{item.log_partition}:{_offsets(item)}: {item.reason}")

@@ -260,7 +260,7 @@ class OffsetPlanner:
         if any(one.start < target for one in inside):
             raise ConfigurationError(f"{where}: {target:,} lies within a range that was given up: move to its start")
         rows = self._mover.row_offsets(head.table_name, key, target)
-        stored = set(rows.to_list())
+        stored = set(rows.to_list()) | head.settled.get(key, frozenset())
         letters = self._letters.offsets(log.topic_id, key.partition)
         dead = len({o for o in letters if target <= o < part.next_offset} - stored)
         lost = sum(one.records for one in inside)

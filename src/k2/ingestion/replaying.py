@@ -17,10 +17,11 @@ from k2.kafka.batches import LogBatch
 from k2.schemas.arrow import polars_schema
 from k2.schemas.records import DEAD_LETTERS
 from k2.storage.dead_letter_events import COORDINATE, Chosen
+from k2.storage.replays import Replay
 from k2.storage.seam import LogPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator
 
     from k2.common.clock import Clock
     from k2.ingestion.settings import IngestionSettings
@@ -66,8 +67,16 @@ class Writer(Protocol):
         """Say whether the table holds a row of the partition whose log time is `at` or later."""
         ...
 
-    def commit(self, rows: pl.DataFrame, new_schemas: Mapping[int, str]) -> ReplayCommit:
-        """Commit the rows that the head does not hold."""
+    def commit(self, replay: Replay) -> ReplayCommit:
+        """Commit the rows that the head does not hold and that repeat none of it."""
+        ...
+
+
+class Duplicates(Protocol):
+    """Tells which decoded dead letters would be second rows."""
+
+    def repeated(self, rows: pl.DataFrame) -> frozenset[int]:
+        """Return the offsets of the rows that repeat a stored row, or an earlier one of theirs."""
         ...
 
 
@@ -78,6 +87,7 @@ class ReplayParts:
     decoder: Decoder
     schemas: CachedSchemas
     writer: Writer
+    duplicates: Duplicates
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +107,8 @@ class ReplayReport:
     chosen: int = 0
     stored: int = 0
     """Rows by this call; of what was decoded the rest had its row already, and only the mark was missing."""
+    duplicates: int = 0
+    """Records that another row of the table says already: they are settled without a row."""
     marked: int = 0
     still_bad: list[LeftOut] = field(default_factory=list)
     not_yet: list[LeftOut] = field(default_factory=list)
@@ -106,6 +118,7 @@ class ReplayReport:
         return {
             "chosen": self.chosen,
             "stored": self.stored,
+            "duplicates": self.duplicates,
             "marked": self.marked,
             "still_bad": [_plain(item) for item in self.still_bad],
             "not_yet": [_plain(item) for item in self.not_yet],
@@ -179,13 +192,22 @@ class DeadLetterReplay:
         report.still_bad += _refused(topic, partition, decoded.bad)
         if decoded.rows.is_empty():
             return
-        commit = parts.writer.commit(decoded.rows, parts.schemas.newly_met)
+        settling = _Settling(self._letters, table, topic_id, partition, parts.duplicates)
+        commit = parts.writer.commit(Replay(key, decoded.rows, parts.schemas.newly_met, settling))
         parts.schemas.recorded(parts.schemas.newly_met)
         report.stored += commit.rows
+        report.duplicates += len(commit.repeated)
         good = letters.join(decoded.rows.select("log_offset"), on="log_offset", how="semi")
-        report.marked += self._mark(good, commit.commit_sequence)
+        report.marked += self._mark(good, commit)
         crash_points.reached("after_side_tables")
-        log.info("dead_letters_replayed", table=table, topic=topic, partition=partition, rows=commit.rows)
+        log.info(
+            "dead_letters_replayed",
+            table=table,
+            topic=topic,
+            partition=partition,
+            rows=commit.rows,
+            duplicates=len(commit.repeated),
+        )
 
     def _possible(
         self,
@@ -251,17 +273,44 @@ class DeadLetterReplay:
         ]
         return pl.concat(found).sort("log_offset") if found else wanted.clear()
 
-    def _mark(self, letters: pl.DataFrame, commit_sequence: int) -> int:
+    def _mark(self, letters: pl.DataFrame, commit: ReplayCommit) -> int:
         now_us = self._clock.time_ns() // 1_000
         types = polars_schema(DEAD_LETTERS)
         marks = letters.with_columns(
             event=pl.lit(REPLAYED),
             ts_recorded=pl.lit(now_us).cast(types["ts_recorded"]),
-            reason=pl.lit(f"replayed: its row is in the table since commit {commit_sequence} or earlier"),
+            reason=pl.when(pl.col("log_offset").is_in(commit.repeated))
+            .then(pl.lit("replayed: a duplicate, another row of the table says the same"))
+            .otherwise(pl.lit(f"replayed: its row is in the table since commit {commit.commit_sequence} or earlier")),
             key=pl.lit(None, types["key"]),
             value=pl.lit(None, types["value"]),
         )
         return self._events.append(marks.select(list(types)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Settling:
+    """What a commit asks about the dead letters of one partition, each time that it looks at the head."""
+
+    letters: Letters
+    table: str
+    topic_id: str
+    partition: int
+    duplicates: Duplicates
+
+    def repeated(self, rows: pl.DataFrame) -> frozenset[int]:
+        return self.duplicates.repeated(rows)
+
+    def outstanding(self, offsets: Collection[int]) -> frozenset[int]:
+        chosen = Chosen(
+            table_name=self.table,
+            topic_id=self.topic_id,
+            log_partition=self.partition,
+            first_offset=min(offsets),
+            last_offset=max(offsets),
+        )
+        found = [frame["log_offset"] for frame in self.letters.outstanding(chosen)]
+        return frozenset(offset for offset in pl.concat(found) if offset in offsets) if found else frozenset()
 
 
 def _coordinates(letters: pl.DataFrame) -> pl.DataFrame:

@@ -203,7 +203,8 @@ class Auditor:
         left_out = [one for one in pinned.head.given_up if one.key == at]
         letters = self._dead_letters.offsets(log.topic_id, number)
         dead = np.array([o for o in letters if o < seam], dtype=np.int64)
-        dead = dead[~np.isin(dead, self._replayed(record_type, log, number, paths))]
+        settled = list(pinned.head.settled.get(at, ()))
+        dead = dead[~np.isin(dead, [*self._replayed(record_type, log, number, paths), *settled])]
         done = self._compare(record_type, log, number, paths, dead, range(start, seam), extent, left_out)
         counts, whole = known.counts, extent.start <= start
         done.not_in_log += rows - done.rows
@@ -246,7 +247,7 @@ class Auditor:
         counts, letters = known.counts, self._dead_letters.offsets(log.topic_id, number)
         at = LogPartition(log.log_id, number)
         given_up = sum(one.records for one in pinned.head.given_up if one.key == at)
-        replayed = set(self._replayed(record_type, log, number, paths).tolist())
+        replayed = {*self._replayed(record_type, log, number, paths).tolist(), *pinned.head.settled.get(at, ())}
         dead = sum(offset not in replayed for offset in letters)
         return PartitionAudit(
             table=record_type.name,

@@ -135,12 +135,12 @@ class Seam:
                 partitions[key] = replace(before, removed_rows=before.removed_rows + rows)
         return replace(self, commit_sequence=self.commit_sequence + 1, partitions=partitions)
 
-    def replayed(self, rows: Mapping[LogPartition, int]) -> Seam:
-        """Return the seam after dead letters have become rows, so many a partition; no offset moves."""
+    def replayed(self, key: LogPartition, *, rows: int, duplicates: int = 0) -> Seam:
+        """Return the seam after so many dead letters of a partition have become rows or duplicates; no offset moves."""
         partitions = dict(self.partitions)
-        for key, count in rows.items():
-            part = partitions[key]
-            partitions[key] = replace(part, counts=part.counts + Counts(rows=count, dead_letters=-count))
+        part = partitions[key]
+        change = Counts(rows=rows, duplicates=duplicates, dead_letters=-rows - duplicates)
+        partitions[key] = replace(part, counts=part.counts + change)
         return replace(self, commit_sequence=self.commit_sequence + 1, partitions=partitions)
 
     def with_log(self, log_id: int, starts: Mapping[int, int]) -> Seam:

@@ -21,7 +21,7 @@ from k2.storage.file_checks import require_as_written
 from k2.storage.replacing import Replacement, commit_replacement
 from k2.storage.seam import BATCH_KEY, SUMMARY_KEY, Counts, LogPartition, Seam
 from k2.storage.snapshots import append
-from k2.storage.tables import GIVEN_UP_PREFIX, MAIN_TABLES, head_of
+from k2.storage.tables import GIVEN_UP_PREFIX, MAIN_TABLES, head_of, settled_property
 from k2.storage.upkeep.live_files import LiveFiles
 from k2.storage.upkeep.rewriting import Content, StoredRows, row_groups
 from k2.storage.writer import find_batch
@@ -194,8 +194,15 @@ def given_up(plan_id: str, moves: Sequence[SeamMove]) -> dict[str, str]:
 
 
 def _taken_back(head: TableHead, moves: Sequence[SeamMove]) -> dict[str, str]:
-    """Return the properties that make ranges given up before empty: their records are read again."""
-    return {
+    """Return the properties that make ranges given up before empty: their records are read again.
+
+    So are dead letters that were settled as duplicates: no later replay may take the new ones for them.
+    """
+    forgotten: dict[str, str] = {}
+    for move in moves:
+        if move.to < move.start and move.key in head.settled:
+            forgotten |= settled_property(move.key, (o for o in head.settled[move.key] if o < move.to))
+    return forgotten | {
         one.name: json.dumps([one.key.log_id, one.key.partition, one.start, one.start, 0])
         for move in moves
         for one in head.given_up

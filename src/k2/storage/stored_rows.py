@@ -69,15 +69,19 @@ class StoredRows:
         *,
         margin_ns: int = 0,
         files_max: int | None = None,
+        same_times: bool = False,
     ) -> pl.DataFrame:
         """Return a partition's rows that agree with `like` in exchange, symbol and, but for a margin, event times.
 
-        No row at all if that takes more than `files_max` files.
+        They lie between its first and its last time; with `same_times` each has one of them. No row at all if that
+        takes more than `files_max` files.
         """
         symbols = like["symbol"].unique().to_list()
         times: tuple[int, ...] = like.select(low=pl.col("ts_event_ns").min(), high=pl.col("ts_event_ns").max()).row(0)
         start, last = times[0] - margin_ns, times[1] + margin_ns
         condition = _of(log) & (ds.field("ts_event_ns") >= start) & (ds.field("ts_event_ns") <= last)
+        if same_times:
+            condition &= ds.field("ts_event_ns").isin(like["ts_event_ns"].unique().to_list())
         if len(symbols) <= _SYMBOLS_MAX:
             condition &= ds.field("symbol").isin(symbols)
         files = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
@@ -21,7 +21,7 @@ from k2.storage.snapshots import append
 from k2.storage.table_creation import create_table, evolve_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pyiceberg.catalog import Catalog
     from pyiceberg.table import Table
@@ -33,6 +33,7 @@ NAMESPACE: Final = "market"
 LOG_PREFIX: Final = "k2.log."
 SCHEMA_PREFIX: Final = "k2.schema."
 GIVEN_UP_PREFIX: Final = "k2.given_up."
+SETTLED_PREFIX: Final = "k2.settled."
 MAIN_TABLES: Final[Mapping[str, RecordType]] = {record_type.name: record_type for record_type in (TRADES, QUOTES)}
 """Tables that have a seam, by short name: `trades`, `quotes`."""
 SIDE_TABLES: Final[Mapping[str, RecordType]] = {DEAD_LETTERS.name: DEAD_LETTERS}
@@ -81,6 +82,8 @@ class TableHead:
     schemas: Mapping[int, str]
     metadata_location: str
     given_up: tuple[GivenUp, ...] = ()
+    settled: Mapping[LogPartition, frozenset[int]] = field(default_factory=dict)
+    """Offsets of dead letters that the ledger counts as duplicates already; their events may still have to say so."""
 
     def log_of(self, topic: str) -> RegisteredLog | None:
         """Return the newest registered log of the topic called `topic`, or None."""
@@ -242,6 +245,7 @@ def head_of(table: Table) -> TableHead:
         },
         metadata_location=table.metadata_location,
         given_up=_given_up(properties),
+        settled=_settled(properties),
     )
 
 
@@ -258,6 +262,25 @@ def _given_up(properties: Mapping[str, str]) -> tuple[GivenUp, ...]:
             if start < end:
                 found.append(GivenUp(key, LogPartition(log_id, partition), start, end, records))
     return tuple(found)
+
+
+def settled_property(key: LogPartition, offsets: Iterable[int]) -> dict[str, str]:
+    """Return the property that says which dead letters of a partition were settled as duplicates."""
+    return {f"{SETTLED_PREFIX}{key.log_id}.{key.partition}": json.dumps(sorted(offsets))}
+
+
+def _settled(properties: Mapping[str, str]) -> dict[LogPartition, frozenset[int]]:
+    found = {}
+    for name, text in properties.items():
+        if name.startswith(SETTLED_PREFIX):
+            try:
+                log_id, partition = map(int, name.removeprefix(SETTLED_PREFIX).split("."))
+                found[LogPartition(log_id, partition)] = frozenset(map(int, json.loads(text)))
+            except (ValueError, TypeError) as error:
+                raise CorruptionError(
+                    f"expected offsets that were settled in {name}, found {text[:200]!r}", path=name
+                ) from error
+    return found
 
 
 def _logs(properties: Mapping[str, str]) -> tuple[RegisteredLog, ...]:

@@ -5,20 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from pyiceberg.exceptions import CommitFailedException
-
 from k2.common.crash_points import reached
-from k2.common.errors import (
-    AccountingError,
-    ConfigurationError,
-    CorruptionError,
-    FencedError,
-    LogIdentityError,
-    UnavailableError,
-)
+from k2.common.errors import AccountingError, FencedError, LogIdentityError
 from k2.storage.data_files import DataFileWriter
-from k2.storage.failures import as_k2_error
-from k2.storage.retries import attempts
+from k2.storage.retries import until_known
 from k2.storage.seam import BATCH_KEY, SUMMARY_KEY
 from k2.storage.snapshots import append
 from k2.storage.tables import MAIN_TABLES, SCHEMA_PREFIX, head_of
@@ -102,23 +92,13 @@ class TableWriter:
             UnavailableError: the outcome is still unknown after all attempts.
         """
         check_accounts(batch)
-        doing = f"committing batch {batch.batch_id} to {self._name}"
-        failure: Exception | None = None
-        for attempt in attempts(self._settings, self._clock):
-            try:
-                return self._attempt(batch, attempt)
-            except CommitFailedException as error:  # someone else was faster: look again
-                failure = error
-            except (AccountingError, ConfigurationError, CorruptionError, FencedError, LogIdentityError):
-                raise
-            except Exception as error:  # the outcome is unknown: the next look at the head tells
-                failure = as_k2_error(error, doing)
-                if not isinstance(failure, UnavailableError):
-                    raise failure or error from error
-        raise UnavailableError(
-            f"{doing}: not known to be in the table after all attempts; commit the same batch again. Last: {failure}",
-            dependency="catalog",
-        ) from failure
+        return until_known(
+            lambda attempt: self._attempt(batch, attempt),
+            self._settings,
+            self._clock,
+            doing=f"committing batch {batch.batch_id} to {self._name}",
+            advice="commit the same batch again",
+        )
 
     def _attempt(self, batch: Batch, attempt: int) -> Commit:
         table = self._tables.load(self._name)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from k2.ingestion.dead_letters import WRITTEN, DeadLetters
+from k2.ingestion.replay_duplicates import ReplayDuplicates
 from k2.ingestion.replaying import DeadLetterReplay, ReplayParts, ReplayReport
 from k2.ingestion.settings import IngestionSettings
 from k2.kafka.decoding import BadRecord, Decoder
 from k2.kafka.registry import CachedSchemas
 from k2.schemas.avro import avro_text
+from k2.schemas.identity import IdentityRules
 from k2.schemas.records import RECORD_TYPES, TRADES
 from k2.storage.dead_letter_events import Chosen, DeadLetterEvents
 from k2.storage.dead_letters import DeadLetterWriter
+from k2.storage.file_checks import FileChecks
+from k2.storage.planning import Planner
 from k2.storage.replays import ReplayWriter
 from k2.storage.seam import Counts, LogPartition, PartitionDelta
+from k2.storage.stored_rows import StoredRows
 from k2.storage.writer import Batch
 from k2.testing.fake_log import FakeLog, FakeProducer, FakeRegistry
 from k2.testing.local_lake import TOPIC, LocalLake
@@ -38,20 +43,18 @@ OLD: Final = ROWS_LOGGED - dt.timedelta(hours=24)
 """A log time whose window the table has passed, just so."""
 
 
-def message(offset: int, *, schema_id: int = SCHEMA_ID) -> bytes:
+def message(offset: int, *, schema_id: int = SCHEMA_ID, **fields: Any) -> bytes:  # Any: whatever a trade has
     """Return the message at an offset, which is a sound trade once its schema is known."""
     event_ns = int(OLD.timestamp()) * 10**9 + offset
-    return encode(
-        trade(
-            exchange="sim",
-            symbol="AAA",
-            ts_event_ns=event_ns,
-            trading_date=OLD.date(),
-            source_sequence=offset,
-            sequence=offset,
-        ),
-        schema_id=schema_id,
+    usual = trade(
+        exchange="sim",
+        symbol="AAA",
+        ts_event_ns=event_ns,
+        trading_date=OLD.date(),
+        source_sequence=offset,
+        sequence=offset,
     )
+    return encode(usual | fields, schema_id=schema_id)
 
 
 class ReplayWorld:
@@ -127,4 +130,7 @@ class ReplayWorld:
         schemas = CachedSchemas(self.registry, self.lake.tables.head(name).schemas)
         decoder = Decoder(RECORD_TYPES[name], schemas, unknown_schemas_ratio_max=1)
         writer = ReplayWriter(self.lake.tables, name, self.lake.settings, self.lake.clock)
-        return ReplayParts(decoder, schemas, writer)
+        checks = FileChecks(check_contents=True, files_max=1_000)
+        stored = StoredRows(Planner(self.lake.tables, self.lake.settings), self.lake.tables, name, checks)
+        rules = IdentityRules(numbered=frozenset({"sim"}))
+        return ReplayParts(decoder, schemas, writer, ReplayDuplicates(RECORD_TYPES[name], rules=rules, stored=stored))

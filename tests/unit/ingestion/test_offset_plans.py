@@ -11,6 +11,7 @@ from k2.ingestion.offset_plans import OffsetPlan, OffsetPlanner
 from k2.ingestion.settings import IngestionSettings
 from k2.query.audit import Auditor
 from k2.query.scan import Scanner
+from k2.storage.dead_letter_events import Chosen
 from k2.storage.dead_letter_offsets import DeadLetterOffsets
 from k2.storage.planning import Planner
 from k2.storage.seam import Counts
@@ -186,3 +187,22 @@ def test_what_does_not_fit_is_shown(scene: Scene) -> None:
 
     assert shown[0]["state"] == "the log begins 4 offsets above the seam"
     assert (shown[0]["seam"], shown[0]["log_start"], shown[0]["log_end"]) == (20, 24, 30)
+
+
+def test_moving_back_takes_back_what_a_replay_had_settled_as_a_duplicate(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    bad, same = [22, 25], message(22)
+    scene.world.ingest(20, 30, bad=bad, value=same)
+    scene.world.replay(Chosen(first_offset=20))
+    settled = scene.audit()
+
+    scene.planner.apply(scene.planner.plan_move(TOPIC, "21", partition=0))
+    taken_back = scene.world.counts
+    scene.world.ingest(21, 30, bad=bad, value=same)
+    scene.world.replay(Chosen(first_offset=20))
+
+    assert (settled.is_sound, settled.totals["duplicates"]) == (True, 1)
+    assert taken_back == Counts(consumed=21, rows=19, dead_letters=2)
+    assert scene.world.counts == Counts(consumed=30, rows=27, duplicates=1, dead_letters=2)
+    assert scene.audit().is_sound
+    scene.world.lake.close()

@@ -59,3 +59,19 @@ def test_a_replayed_dead_letter_is_a_row_and_no_dead_letter(tmp_path: Path, mark
     assert (after.totals["rows"], after.totals["dead_letters"]) == (10, 0)
     assert bool(world.events_of("replayed")) == marked
     world.lake.close()
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_dead_letter_settled_as_a_duplicate_is_neither_lost_nor_a_dead_letter(tmp_path: Path, marked: bool) -> None:
+    world = ReplayWorld(tmp_path).create()
+    world.ingest(0, 10, bad=[3, 5], value=message(3))
+    if not marked:
+        world.events.append = lambda events: 0 * events.height  # type: ignore[method-assign]  # as if killed before
+    world.replay()
+
+    report = audit(world, tmp_path)
+
+    assert report.is_sound, report.advice
+    expected = {"rows": 9, "duplicates": 1, "dead_letters": 0, "lost": 0}
+    assert {name: report.totals[name] for name in expected} == expected
+    assert bool(world.events_of("replayed")) == marked
