@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from benchmarks.report import Figure, percentile
 from benchmarks.rows import SECOND_NS, START_NS, trades
 from benchmarks.services import CHUNK, command, fill, services, worker
 from k2 import bootstrap
+from k2.cli.serve import SWITCH_SECONDS
 from k2.query.request import QueryRequest
 from k2.storage.seam import Counts, LogPartition, PartitionDelta
 from k2.storage.writer import Batch, TableWriter
@@ -60,7 +62,8 @@ def _build(settings: Settings, rows: int, *, ordered: bool) -> None:
 
 
 def _ask(settings: Settings, questions: int) -> list[float]:
-    """Return the seconds of each question, once the tail follows the log."""
+    """Return the seconds of each question, once the tail follows the log; in a process like that of `k2 serve`."""
+    sys.setswitchinterval(SWITCH_SECONDS)
     side = bootstrap.query_side(settings)
     side.start()
     time.sleep(WARM_SECONDS)

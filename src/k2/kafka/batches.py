@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import compress
 from typing import TYPE_CHECKING
@@ -76,3 +76,20 @@ class LogBatch:
         """Cut the batch into batches of at most `messages_max` messages, in order; an empty one stays one."""
         for start in range(0, max(len(self), 1), messages_max):
             yield self.between(start, start + messages_max)
+
+
+def joined(batches: Sequence[LogBatch]) -> LogBatch:
+    """Return the messages of one topic's batches, in their order, as if they were of the first one's partition.
+
+    Its offsets rise only within each batch: it is there to be decoded, not to be read from.
+    """
+    if len(batches) == 1:
+        return batches[0]
+    return replace(
+        batches[0],
+        offsets=[offset for batch in batches for offset in batch.offsets],
+        ts_log_ms=[time for batch in batches for time in batch.ts_log_ms],
+        keys=[key for batch in batches for key in batch.keys],
+        values=[value for batch in batches for value in batch.values],
+        headers=None,
+    )

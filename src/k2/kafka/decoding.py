@@ -10,6 +10,7 @@ import polars as pl
 
 from k2.common.errors import ConfigurationError
 from k2.kafka.avro_plans import plan_for
+from k2.kafka.batches import joined
 from k2.kafka.message_readers import FRAME_BYTES, MessageReader, reader_for
 from k2.kafka.record_rules import KEY, TS_LOG_MS, EventBounds, Rules, find_broken, rules_for
 from k2.kafka.registry import SchemaSource, UnknownSchemaError
@@ -18,6 +19,8 @@ from k2.schemas.arrow import message_polars_schema, polars_schema
 from k2.schemas.records import Origin
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from k2.kafka.batches import LogBatch
     from k2.schemas.records import RecordType
 
@@ -101,6 +104,30 @@ class Decoder:
         rows = self._keep_rules(rows, batch, good, defects)
         bad = tuple(_bad_record(batch, at, defects[at]) for at in sorted(defects))
         return Decoded(self._finish(rows, log_id, batch.partition), bad)
+
+    def decode_all(self, batches: Sequence[LogBatch], *, log_id: int) -> list[Decoded]:
+        """Decode batches of one topic, whatever their partitions; small ones cost together about what one does.
+
+        Raises:
+            UnavailableError, ConfigurationError: as `decode` does.
+        """
+        whole = joined(batches)
+        rows = self._read_as_one(whole.values) if len(batches) > 1 and len(whole) else None
+        defects: dict[int, _Defect] = {}
+        if rows is not None:
+            rows = self._keep_rules(rows, whole, None, defects)
+        if rows is None or defects:
+            return [self.decode(batch, log_id=log_id) for batch in batches]
+        return self._parted(self._finish(rows, log_id, whole.partition), batches)
+
+    def _parted(self, rows: pl.DataFrame, batches: Sequence[LogBatch]) -> list[Decoded]:
+        """Cut rows that were read together into those of each batch, and give each its partition."""
+        parts, start = [], 0
+        for batch in batches:
+            partition = pl.lit(batch.partition, dtype=self._columns["log_partition"]).alias("log_partition")
+            parts.append(Decoded(rows.slice(start, len(batch)).with_columns(partition), ()))
+            start += len(batch)
+        return parts
 
     def _read_as_one(self, values: list[bytes | None]) -> pl.DataFrame | None:
         """Read a batch that is sound and of one schema throughout, as nearly all are; None if it is not."""

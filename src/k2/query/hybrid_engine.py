@@ -29,6 +29,7 @@ from k2.query.merging import (
     strays_in,
     within,
 )
+from k2.query.narrow_reader import NarrowReader
 from k2.query.on_demand import OnDemandReader
 from k2.query.request import Answer, QueryRequest, SymbolSummary
 from k2.query.symbols import SymbolCounter
@@ -92,6 +93,7 @@ class HybridQueryEngine:
         checks = FileChecks(check_contents=settings.check_files, files_max=settings.checked_files_max)
         self._files_read = IntactFiles(scanner, checks)
         self._duplicates = TailDuplicates(rules or IdentityRules(), planner=planner, files=self._files_read)
+        self._narrow = NarrowReader(settings)
         self._settings = settings
         self._clock = clock
         on_demand = OnDemandReader(open_reader, decoding=tail.decoding, settings=settings, clock=clock)
@@ -285,9 +287,17 @@ class HybridQueryEngine:
         draft.lap("plan")
         if not files:
             return None
+        names = list(dict.fromkeys([*draft.columns, *ORDER]))
+        if self._narrow.accepts(request, files):
+            paths = self._files_read.paths(files, draft.shortfalls.add)
+            table = self._narrow.read(
+                request, draft.record_type, paths, names,
+                start_ns=draft.start_ns, end_ns=draft.end_ns, ordered=ordered,
+            ) if paths else None  # fmt: skip
+            if table is not None:
+                return table
         condition = matching(request, draft.start_ns, draft.end_ns)
         condition = condition if stored is None else condition & stored
-        names = list(dict.fromkeys([*draft.columns, *ORDER]))
         statement, values = rows_statement(draft.record_type, names, condition, limit=limit, ordered=ordered)
         return self._files_read.fetch(statement, values, files, draft.shortfalls.add)
 

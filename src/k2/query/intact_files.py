@@ -26,6 +26,10 @@ class IntactFiles:
         self._scanner = scanner
         self._checks = checks
 
+    def paths(self, files: Iterable[PlannedFile], on_damage: Callable[[CorruptionError], None]) -> list[str]:
+        """Return the paths of the files that are intact; `on_damage` is told of the others, and may raise."""
+        return self._checks.paths(files, on_damage)
+
     def fetch(
         self,
         sql: str,
@@ -38,7 +42,7 @@ class IntactFiles:
         A file that DuckDB finds damaged (one with no checksum recorded) is told of and left out likewise.
         """
         planned = {file.path: file for file in files}
-        paths = self._checks.paths(planned.values(), on_damage)
+        paths = self.paths(planned.values(), on_damage)
         while paths:
             try:
                 return self._scanner.fetch(sql, values, files=paths)

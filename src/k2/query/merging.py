@@ -5,7 +5,7 @@ Statements consist of fixed text and the names of known columns; every value is 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import polars as pl
 import pyarrow as pa
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 FROM_LOG: Final = "k2_from_log"
 """Column that says which side a row came from; not part of the answer."""
 _REPLAY: Final = "replay"
+
+Rows = TypeVar("Rows", pl.DataFrame, pl.LazyFrame)
 
 
 def answer_columns(record_type: RecordType, names: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -95,8 +97,8 @@ def log_rows(frames: Sequence[pl.DataFrame], request: QueryRequest) -> pl.DataFr
     return rows if rows.height else None
 
 
-def within(rows: pl.DataFrame, request: QueryRequest, start_ns: int | None, end_ns: int | None) -> pl.DataFrame:
-    """Return the log's rows in the range, after the place where a page begins: as `matching` says of stored rows."""
+def within(rows: Rows, request: QueryRequest, start_ns: int | None, end_ns: int | None) -> Rows:
+    """Return the rows in the range, after the place where a page begins: as `matching` says it in SQL."""
     if start_ns is not None:
         rows = rows.filter(pl.col("ts_event_ns") >= start_ns)
     if end_ns is not None:

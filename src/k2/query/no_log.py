@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 from k2.common.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from k2.kafka.batches import LogBatch
 
@@ -26,6 +26,10 @@ class NoLog:
     def decode(self, batch: LogBatch, *, log_id: int) -> NoReturn:
         """Refuse."""
         raise _refusal(batch, log_id)
+
+    def decode_all(self, batches: Sequence[LogBatch], *, log_id: int) -> NoReturn:
+        """Refuse."""
+        raise _refusal(batches, log_id)
 
     def open_reader(self) -> NoReturn:
         """Refuse."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from k2.kafka.batches import LogBatch
     from k2.kafka.decoding import Decoded
@@ -22,6 +22,10 @@ class Decodes(Protocol):
 
     def decode(self, batch: LogBatch, *, log_id: int) -> Decoded:
         """Decode a batch; UnavailableError if a new schema id cannot be looked up now."""
+        ...
+
+    def decode_all(self, batches: Sequence[LogBatch], *, log_id: int) -> list[Decoded]:
+        """Decode batches of one topic, each by itself in the result; raises as `decode` does."""
         ...
 
 

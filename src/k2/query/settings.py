@@ -54,6 +54,14 @@ class QuerySettings(BaseModel):
     )
     memory_limit_bytes: int = Field(default=512 * 1024 * 1024, gt=0, description="Memory that DuckDB may use, bytes")
     threads: int = Field(default=2, gt=0, le=256, description="Threads that DuckDB may use")
+    narrow_bytes_max: int = Field(
+        default=256 * 1024 * 1024,
+        ge=0,
+        description="Bytes of local data files up to which Polars reads a question that is no page; 0: never",
+    )
+    narrow_rows_max: int = Field(
+        default=200_000, gt=0, description="Most rows that Polars reads so; where there are more, DuckDB reads them"
+    )
     queries_at_once_max: int = Field(default=8, gt=0, description="Questions answered at the same time")
     queue_seconds_max: float = Field(
         default=2.0, ge=0, description="Longest wait of a question for its turn, seconds; then it is refused"

@@ -22,7 +22,7 @@ from k2.storage.seam import Counts, LogPartition, PartitionDelta, Seam
 from k2.storage.tables import RegisteredLog, TableHead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from k2.kafka.ports import TopicPartition
@@ -316,6 +316,10 @@ class SimulatedMarketDecoder:
             else:
                 rows.append(self._row(batch, offset, logged, value, log_id))
         return Decoded(pl.DataFrame(rows, schema=self._schema, orient="row"), tuple(bad))
+
+    def decode_all(self, batches: Sequence[LogBatch], *, log_id: int) -> list[Decoded]:
+        """Decode batches of one topic."""
+        return [self.decode(batch, log_id=log_id) for batch in batches]
 
     def _row(self, batch: LogBatch, offset: int, logged: int, value: bytes, log_id: int) -> list[Any]:
         symbol, time, *sequence = value.decode().split("|")
