@@ -143,10 +143,14 @@ def merged(stored: pa.Table | None, logged: pl.DataFrame | None, schema: pa.Sche
 def _side(rows: pa.Table, schema: pa.Schema, *, from_log: bool) -> pa.Table:
     count = rows.num_rows
     columns = [
-        rows[field.name].cast(field.type) if field.name in rows.column_names else pa.nulls(count, field.type)
+        _as(rows[field.name], field.type) if field.name in rows.column_names else pa.nulls(count, field.type)
         for field in schema
     ]
     return pa.table(columns, schema=schema).append_column(FROM_LOG, pa.repeat(pa.scalar(from_log), count))
+
+
+def _as(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    return column if column.type == kind else column.cast(kind)
 
 
 def newest_statement(record_type: RecordType, condition: Condition) -> str:

@@ -276,3 +276,34 @@ def test_rows_do_not_depend_on_how_the_log_was_cut_into_batches(decoder) -> None
 
     assert pl.concat(part.rows for part in parts).equals(whole.rows)
     assert tuple(bad for part in parts for bad in part.bad) == whole.bad
+
+
+# Several batches at once.
+
+
+def test_batches_read_together_are_what_each_is_by_itself(decoder) -> None:
+    batches = [
+        batch_of([encode(trade(sequence=number)) for number in range(size)], partition=partition, start=10 * partition)
+        for partition, size in ((0, 3), (1, 0), (3, 1))
+    ]
+
+    together = decoder.decode_all(batches, log_id=3)
+
+    alone = [decoder.decode(batch, log_id=3) for batch in batches]
+    assert [part.rows["log_partition"].to_list() for part in together] == [[0, 0, 0], [], [3]]
+    for one, other in zip(together, alone, strict=True):
+        assert one.rows.equals(other.rows)
+        assert one.rows.schema == other.rows.schema
+        assert one.bad == other.bad == ()
+
+
+@pytest.mark.parametrize("bad", [b"", None, b"\0\0\0\0\7xx", encode(trade(symbol="other"))], ids=repr)
+def test_a_bad_message_among_batches_read_together_is_of_its_own_batch(decoder, bad) -> None:
+    good = encode(trade())
+    batches = [batch_of([good, good]), batch_of([good, bad, good], partition=2, start=7)]
+
+    first, second = decoder.decode_all(batches, log_id=3)
+
+    assert (first.rows.height, first.bad) == (2, ())
+    assert second.rows["log_offset"].to_list() == [7, 9]
+    assert [(record.partition, record.offset) for record in second.bad] == [(2, 8)]
