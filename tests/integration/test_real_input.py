@@ -27,6 +27,7 @@ import pytest
 SYDNEY = ZoneInfo("Australia/Sydney")
 SAMPLE = Path(os.environ.get("K2_SAMPLE_DATA") or Path(__file__).parents[3] / "shared" / "data" / "asx")
 SYMBOLS = {"7078": "BHP", "7181": "DVN", "3153": "MWR"}
+REPLAYED_TO = "market.crypto.trades.binance"
 WHOLE = ["--start", "2014-03-01", "--end", "2014-04-01"]
 
 pytestmark = [
@@ -203,6 +204,51 @@ def test_nothing_is_lost_and_nothing_doubled(platform: Platform) -> None:
     assert report["rows"] >= 91_874 + 78_458
     accounted = report["rows"] + report["duplicates"] + report["dead_letters"] + report["deferred"] + report["lost"]
     assert report["messages"] == accounted
+
+
+def test_what_was_injected_into_a_replay_is_what_the_table_lacks_and_what_was_dropped(
+    platform: Platform, tmp_path: Path
+) -> None:
+    truth = tmp_path / "truth.jsonl"
+    faults = ("--gaps", "0.02", "--duplicates", "0.02", "--reorder", "0.02", "--seed", "7", "--truth", str(truth))
+
+    # Into an exchange that holds nothing, so that what is dropped was injected.
+    platform.run("replay", str(SAMPLE), "--to", REPLAYED_TO, *faults)
+
+    told = [json.loads(line) for line in truth.read_text().splitlines()]
+    withheld = {(e["symbol"], e["record"]["sequence"]) for e in told if e["kind"] == "withheld"}
+    copies = [entry for entry in told if entry["kind"] == "duplicate"]
+    expected = [
+        (symbol, *row)
+        for number, symbol in sorted(SYMBOLS.items(), key=lambda item: item[1])
+        for row in expected_trades(number).rows
+        if (symbol, row[1]) not in withheld
+    ]
+    found = wait_until_replayed(platform, len(expected))
+    assert found == expected
+    audited = [p for p in json.loads(platform.run("verify", "--json"))["partitions"] if p["topic"] == REPLAYED_TO]
+    assert sum(p["duplicates"] for p in audited) == len(copies)
+    assert sum(p["messages"] for p in audited) == len(expected) + len(copies)
+    assert {p["lost"] + p["doubled"] for p in audited} == {0}
+    for kind in ("withheld", "duplicate", "move"):
+        assert 1_600 < sum(entry["kind"] == kind for entry in told) < 2_100
+
+
+def wait_until_replayed(platform: Platform, rows: int, seconds: float = 60) -> list[tuple[Any, ...]]:
+    query = (
+        "SELECT symbol, ts_event_ns, sequence, price, quantity FROM trades WHERE exchange = 'binance' "
+        "ORDER BY symbol, ts_event_ns, sequence"
+    )
+    deadline = time.monotonic() + seconds
+    while True:
+        found = list(csv.DictReader(io.StringIO(platform.run("sql", query, "--format", "csv"))))
+        if len(found) >= rows or time.monotonic() > deadline:
+            break
+        time.sleep(1)
+    return [
+        (r["symbol"], int(r["ts_event_ns"]), int(r["sequence"]), Decimal(r["price"]), Decimal(r["quantity"]))
+        for r in found
+    ]
 
 
 def test_importing_again_adds_nothing(platform: Platform) -> None:
