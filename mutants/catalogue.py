@@ -34,6 +34,7 @@ _COMMIT = "src/k2/storage/writer.py"
 _LANE = "src/k2/ingestion/table_lane.py"
 _REPLACING = "src/k2/storage/replacing.py"
 _ORPHANS = "src/k2/storage/upkeep/orphans.py"
+_OFFSET_KILLS = "tests/simulation/test_offset_kills.py"
 _REPLAYING = "tests/unit/ingestion/test_replaying.py"
 _COMPACTION = "tests/unit/storage/test_compaction.py"
 
@@ -254,6 +255,32 @@ MUTANTS = (
             ),
         ),
         (f"{_REPLAYING}::test_two_replays_at_once_store_each_once",),
+    ),
+    Mutant(
+        "replay-repeats",
+        "a replay stores a dead letter that says what a row of the table says",
+        (
+            Edit(
+                "src/k2/storage/replays.py",
+                "replay.settling.repeated(absent) if absent.height else _NOTHING\n",
+                "_NOTHING\n",
+            ),
+        ),
+        ("tests/unit/ingestion/test_replay_duplicates.py::test_of_two_in_one_replay_the_first_becomes_a_row",),
+    ),
+    Mutant(
+        "letters-remembered",
+        "a move of a seam that was killed leaves the dead letters above it when it is applied again",
+        (
+            Edit(
+                "src/k2/ingestion/offset_plans.py",
+                "        self._mover.forget_letters(\n",
+                "        if not done:\n            return False\n        self._mover.forget_letters(\n",
+            ),
+        ),
+        (
+            f"{_OFFSET_KILLS}::test_a_move_back_that_ends_at_any_point_goes_on_when_it_is_applied_again[after_commit-True]",
+        ),
     ),
     Mutant(
         "replay-early",

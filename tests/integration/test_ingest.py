@@ -18,8 +18,10 @@ from decimal import Decimal
 import fastavro
 import pytest
 from confluent_kafka.admin import AdminClient
+from typer.testing import CliRunner
 
 from k2 import bootstrap
+from k2.cli.main import app
 from k2.common.errors import ConfigurationError
 from k2.ingestion import events
 from k2.kafka.admin import LogAdmin
@@ -359,3 +361,27 @@ def test_a_log_shorter_than_the_seam_is_refused_with_the_difference(data_dir):
     [refused] = [event for event in heard if isinstance(event, events.TopicRefused)]
     assert f"seam says {end + 234:,}, log ends at {end:,}: 234 records" in refused.reason
     assert rows(settings).num_rows == 40
+
+
+def test_a_seam_moved_by_the_command_line_is_where_ingestion_goes_on(data_dir):
+    settings = load_settings(data_dir)
+    send(settings, good_messages(settings, range(200)))
+    assert ingest(settings)
+    before = rows(settings).num_rows
+
+    def offsets(*words):
+        run = CliRunner().invoke(app, ["offsets", *words, "--data-dir", str(data_dir)], catch_exceptions=False)
+        assert run.exit_code == 0, run.output
+        return run.output
+
+    planned = offsets("plan", TOPIC, "--to", "start", "--output", str(data_dir / "plan.json"))
+    applied = offsets("apply", str(data_dir / "plan.json"), "--yes")
+    emptied = rows(settings).num_rows
+    assert ingest(settings)
+
+    assert planned.count("are taken out, and") == len({partition_for(f"S{n}".encode(), 4) for n in range(7)})
+    assert "run k2 verify" in applied
+    assert (before, emptied) == (200, 0)
+    assert sorted(rows(settings)["source_sequence"].to_pylist()) == list(range(200))
+    with bootstrap.auditor(settings) as auditor:
+        assert auditor.verify().is_sound
