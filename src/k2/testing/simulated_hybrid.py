@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from k2.kafka.topics import Topic
 from k2.query.hybrid_engine import HybridQueryEngine
 from k2.query.kafka_tail import KafkaTail
+from k2.query.request import QueryRequest
 from k2.query.scan import Scanner
 from k2.query.settings import QuerySettings
 from k2.schemas.identity import IdentityRules
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from k2.query.request import Answer
     from k2.testing.simulated_market import SimulatedMarket
 
 SETTINGS = QuerySettings(catch_up_seconds_max=0, queue_seconds_max=0)
@@ -27,6 +29,11 @@ SETTINGS = QuerySettings(catch_up_seconds_max=0, queue_seconds_max=0)
 def topic(exchange: str, data_type: str = "trades", partitions: int = 2) -> Topic:
     """Return a topic as topics.yaml would have it."""
     return Topic(f"market.equities.{data_type}.{exchange}", "equities", data_type, exchange, partitions, {})
+
+
+ASX: Final = topic("asx")
+SIM: Final = topic("sim")
+QUOTES: Final = topic("asx", "quotes")
 
 
 @dataclass
@@ -81,3 +88,19 @@ def simulated_hybrid(
         rules=IdentityRules(numbered=frozenset(topic.exchange for topic in market.topics)),
     )
     return SimulatedHybrid(market, tail, engine, clock)
+
+
+def home(hybrid: SimulatedHybrid, symbol: str) -> int:
+    """Return the partition of a symbol in a topic as wide as ASX."""
+    return hybrid.tail.placement.own_partition(symbol, ASX.partitions)
+
+
+def ask(hybrid: SimulatedHybrid, **fields: Any) -> Answer:  # Any: whatever a question has
+    """Ask for the trades of BHP, unless `fields` say otherwise."""
+    return hybrid.engine.query(QueryRequest(**{"data_type": "trades", "symbol": "BHP", **fields}))
+
+
+def times(answer: Answer) -> list[int]:
+    """Return the event times of an answer's rows."""
+    found: list[int] = answer.table["ts_event_ns"].to_pylist()
+    return found

@@ -9,43 +9,25 @@ import pytest
 
 from k2.common.errors import OverloadedError, QueryError
 from k2.query.certificate import AsOf, Certificate
-from k2.query.request import QueryRequest
-from k2.testing.simulated_hybrid import SETTINGS, SimulatedHybrid, simulated_hybrid, topic
+from k2.testing.simulated_hybrid import (
+    ASX,
+    QUOTES,
+    SETTINGS,
+    SIM,
+    SimulatedHybrid,
+    ask,
+    home,
+    simulated_hybrid,
+    times,
+)
 from k2.testing.simulated_market import SimulatedMarket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from k2.query.request import Answer
 
-ASX = topic("asx")
-SIM = topic("sim")
-QUOTES = topic("asx", "quotes")
 NOW = 1_700_000_000_000_000_000
 MINUTE = 60_000_000_000
-
-
-@pytest.fixture
-def hybrid(tmp_path: Path) -> Iterator[SimulatedHybrid]:
-    market = SimulatedMarket(tmp_path, [ASX, SIM, QUOTES])
-    for item in (ASX, SIM, QUOTES):
-        market.register(item.name)
-    made = simulated_hybrid(market, tmp_path)
-    yield made
-    made.close()
-
-
-def home(hybrid: SimulatedHybrid, symbol: str) -> int:
-    return hybrid.tail.placement.own_partition(symbol, ASX.partitions)
-
-
-def ask(hybrid: SimulatedHybrid, **fields: object) -> Answer:
-    return hybrid.engine.query(QueryRequest(**{"data_type": "trades", "symbol": "BHP", **fields}))  # type: ignore[arg-type]
-
-
-def times(answer: Answer) -> list[int]:
-    return answer.table["ts_event_ns"].to_pylist()
 
 
 def test_rows_come_once_from_the_table_and_once_from_the_log(hybrid: SimulatedHybrid) -> None:

@@ -7,41 +7,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from k2.common.errors import LogIdentityError, UnavailableError
-from k2.query.request import QueryRequest
-from k2.testing.simulated_hybrid import SETTINGS, SimulatedHybrid, simulated_hybrid, topic
+from k2.testing.simulated_hybrid import (
+    ASX,
+    SETTINGS,
+    SimulatedHybrid,
+    ask,
+    home,
+    simulated_hybrid,
+    times,
+)
 from k2.testing.simulated_market import SimulatedMarket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-    from k2.query.request import Answer
-
-ASX = topic("asx")
-SIM = topic("sim")
-QUOTES = topic("asx", "quotes")
-
-
-@pytest.fixture
-def hybrid(tmp_path: Path) -> Iterator[SimulatedHybrid]:
-    market = SimulatedMarket(tmp_path, [ASX, SIM, QUOTES])
-    for item in (ASX, SIM, QUOTES):
-        market.register(item.name)
-    made = simulated_hybrid(market, tmp_path)
-    yield made
-    made.close()
-
-
-def home(hybrid: SimulatedHybrid, symbol: str) -> int:
-    return hybrid.tail.placement.own_partition(symbol, ASX.partitions)
-
-
-def ask(hybrid: SimulatedHybrid, **fields: object) -> Answer:
-    return hybrid.engine.query(QueryRequest(**{"data_type": "trades", "symbol": "BHP", **fields}))  # type: ignore[arg-type]
-
-
-def times(answer: Answer) -> list[int]:
-    return answer.table["ts_event_ns"].to_pylist()
 
 
 def test_lake_only_ends_at_the_seam_and_needs_no_log(hybrid: SimulatedHybrid) -> None:
