@@ -88,6 +88,7 @@ def planner(settings: Settings, tables: MarketTables) -> Planner:
 
 def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
     """Return an ingest worker; topics and tables that are missing are created."""
+    from k2.bootstrap.watchers import batch_watchers
     from k2.ingestion.dead_letters import DeadLetters
     from k2.ingestion.decode_journal import DecodeJournal
     from k2.ingestion.deduplicator import TableDeduplicator
@@ -110,6 +111,7 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
     tables = market_tables(settings)
     registry = schema_registry(settings)
     own = settings.ingestion
+    watchers = batch_watchers(own, topics, observer)
     checks = file_checks(settings)
     journal = DecodeJournal.open(settings.data_dir / "ingest", own.group_id, own.member_id, kills_max=own.kills_max)
 
@@ -121,7 +123,7 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
         stored = StoredRows(planner(settings, tables), tables, name, checks)
         rules = topics.identity_rules(enabled=own.deduplication.enabled)
         deduplicator = TableDeduplicator(RECORD_TYPES[name], rules=rules, stored=stored, settings=own.deduplication)
-        return TableParts(RECORD_TYPES[name], decoder, schemas, writer, deduplicator)
+        return TableParts(RECORD_TYPES[name], decoder, schemas, writer, deduplicator, watchers)
 
     return IngestWorker(
         settings=settings.ingestion,

@@ -8,7 +8,21 @@ from typing import Annotated
 import typer
 
 from k2 import __version__
-from k2.cli import backup, dlq, feeds, ingest, maintain, offsets, platform, queries, replay, serve, topics, verify
+from k2.cli import (
+    backup,
+    dlq,
+    feeds,
+    ingest,
+    lines,
+    maintain,
+    offsets,
+    platform,
+    queries,
+    replay,
+    serve,
+    topics,
+    verify,
+)
 from k2.common.errors import K2Error
 
 EXIT_ERROR = 2
@@ -38,7 +52,7 @@ def root(
     """Trades and quotes in; any question about them, up to the last message, answered exactly."""
 
 
-for _area in (platform, topics, feeds, replay, ingest, serve, queries, verify, maintain, dlq, offsets, backup):
+for _area in (platform, topics, feeds, replay, ingest, lines, serve, queries, verify, maintain, dlq, offsets, backup):
     _area.register(app)
 
 

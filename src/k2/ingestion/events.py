@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from k2.ingestion.line_statistics import LineCounts
     from k2.storage.seam import LogPartition
 
 
@@ -85,6 +86,15 @@ class TableStopped:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class LinesCompared:
+    """What each line of a venue has brought, of the numbers that were compared now."""
+
+    table: str
+    exchange: str
+    lines: Mapping[str, LineCounts]
+
+
 class Reading:
     """The parts of reading that can fail by themselves."""
 
@@ -138,6 +148,7 @@ Event = (
     | TopicRefused
     | TopicAccepted
     | TableStopped
+    | LinesCompared
     | ReadFailed
     | ReadRecovered
     | Buffered

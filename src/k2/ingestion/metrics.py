@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from k2.common.metrics import Metrics
 
 _SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+LINE_OUTCOMES: Final = ("first", "second", "lost", "late")
 _ROWS: Final = (1, 10, 100, 1_000, 10_000, 50_000, 100_000, 250_000, 500_000, 1_000_000)
 
 
@@ -51,6 +52,14 @@ class IngestMetrics:
         )
         self._buffered = metrics.gauge("k2_ingest_buffer_bytes", "Bytes consumed and not decoded yet", table)
         self._paused = metrics.gauge("k2_ingest_paused_info", "1 while a table's partitions are paused", table)
+        line = [*table, "exchange", "line"]
+        self._line_numbers = metrics.counter(
+            "k2_line_numbers_total", "Numbers of a venue's stream, by what a line did with them", [*line, "outcome"]
+        )
+        self._line_led = metrics.counter(
+            "k2_line_led_total", "Numbers that a line brought before another, which brought them as well", line
+        )
+        self._line_lead = metrics.counter("k2_line_lead_seconds_total", "Log time by which a line led, added up", line)
         self._lag = metrics.gauge(
             "k2_ingest_lag_records", "Offsets between the seam and the log's end", ["table", "topic", "partition"]
         )
@@ -121,6 +130,15 @@ class IngestMetrics:
     @_count.register
     def _(self, event: events.TableStopped) -> None:
         self._stopped.labels(event.table).set(1)
+
+    @_count.register
+    def _(self, event: events.LinesCompared) -> None:
+        for name, counts in event.lines.items():
+            labels = (event.table, event.exchange, name)
+            for outcome in LINE_OUTCOMES:
+                self._line_numbers.labels(*labels, outcome).inc(getattr(counts, outcome))
+            self._line_led.labels(*labels).inc(counts.led)
+            self._line_lead.labels(*labels).inc(counts.lead_seconds)
 
     @_count.register
     def _(self, event: events.ReadFailed) -> None:

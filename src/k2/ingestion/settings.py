@@ -144,6 +144,12 @@ class IngestionSettings(BaseModel):
     deduplication: DeduplicationSettings = Field(
         default_factory=DeduplicationSettings, description="Records that were stored before"
     )
+    line_window_seconds: float = Field(
+        default=10.0, gt=0, description="Log time that the lines of a venue have to bring a number; then it is lost"
+    )
+    line_numbers_max: int = Field(
+        default=200_000, gt=0, description="Numbers of one partition held to compare lines; past it the oldest are due"
+    )
     memory_trim_seconds: float = Field(
         default=30.0, gt=0, description="Pause between two returns of freed memory to the system"
     )

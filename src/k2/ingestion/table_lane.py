@@ -18,12 +18,13 @@ from k2.ingestion import events
 from k2.ingestion.accounting import check_ledger
 from k2.ingestion.handover import Abandon, Committed, Reposition, joined
 from k2.ingestion.pending import Pending
+from k2.ingestion.watchers import show
 from k2.schemas.arrow import polars_schema
 from k2.schemas.records import WrittenBy
 from k2.storage.writer import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Executor, Future
 
     from k2.common.clock import Clock
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from k2.ingestion.deduplicator import Decisions, Deduplicator
     from k2.ingestion.handover import Chunk, Handover
     from k2.ingestion.settings import IngestionSettings
+    from k2.ingestion.watchers import BatchWatcher
     from k2.kafka.batches import LogBatch
     from k2.kafka.decoding import Decoded
     from k2.kafka.registry import CachedSchemas
@@ -108,6 +110,7 @@ class TableLane:
         clock: Clock,
         observer: events.Observer,
         check_topics: Callable[[set[str]], None],
+        watchers: Sequence[BatchWatcher] = (),
     ) -> None:
         self.table = record_type.name
         self._record_type = record_type
@@ -124,6 +127,7 @@ class TableLane:
         self._clock = clock
         self._observe = observer
         self._check_topics = check_topics
+        self._watchers = tuple(watchers)
         self._pending = Pending()
         self._prepared: _Prepared | None = None
         self._waiting: list[Chunk] = []
@@ -309,6 +313,7 @@ class TableLane:
         number = 0 if commit.found else commit.seam.commit_sequence  # of an older try, only the head's is known
         self._deduplicator.committed(prepared.decisions, prepared.deltas, number)
         self._handover.ask_consumer(Committed(self.table, ends))
+        show(self._watchers, self.table, prepared.pending.parts())
         conflicts = {key: decision.conflicts for key, decision in prepared.decisions.items() if decision.conflicts}
         if conflicts:
             self._observe(events.RecordsInConflict(self.table, conflicts))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from k2.ingestion.positioner import Cluster, Tables
     from k2.ingestion.settings import IngestionSettings
     from k2.ingestion.table_lane import Decoder, Writer
+    from k2.ingestion.watchers import BatchWatcher
     from k2.kafka.ports import GroupedReader, TopicPartition
     from k2.kafka.registry import CachedSchemas
     from k2.schemas.records import RecordType
@@ -59,6 +60,7 @@ class TableParts:
     schemas: CachedSchemas
     writer: Writer
     deduplicator: Deduplicator = field(default_factory=KeepAll)
+    watchers: Sequence[BatchWatcher] = ()
 
 
 class Expiry(Protocol):
@@ -137,6 +139,7 @@ class IngestWorker:
                 clock=clock,
                 observer=self._observe,
                 check_topics=positioner.check_topics,
+                watchers=part.watchers,
             )
             for part in parts
         ]

@@ -41,6 +41,8 @@ class Exchange:
     partitions: int
     deduplicate: bool = True
     """Whether records that were stored within the last 24 h are dropped."""
+    lines: tuple[str, ...] = ()
+    """The feeds that bring one and the same stream, by the beginning of their `source`."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,13 @@ class _Exchange(_Strict):
     sequence_scope: SequenceScope
     partitions: int = Field(ge=1, le=1000, strict=True)
     deduplicate: bool = True
+    lines: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _lines_are_numbered(self) -> _Exchange:
+        if self.lines and (self.sequence_scope == "none" or len(set(self.lines)) < 2 or "" in self.lines):  # noqa: PLR2004 - a pair
+            raise ValueError("lines: two names or more, no two the same, of a venue that numbers its messages")
+        return self
 
     @field_validator("timezone")
     @classmethod
@@ -143,6 +152,11 @@ class TopicCatalog:
             numbered=frozenset(name for name, each in self.exchanges.items() if each.sequence_scope != "none"),
             unchecked=frozenset(name for name, each in self.exchanges.items() if not (enabled and each.deduplicate)),
         )
+
+    @property
+    def lines(self) -> dict[str, tuple[str, ...]]:
+        """Return the lines of each exchange that has some."""
+        return {name: each.lines for name, each in self.exchanges.items() if each.lines}
 
     @property
     def market_topics(self) -> tuple[Topic, ...]:
@@ -218,7 +232,7 @@ def _explain(path: Path, problem: Any) -> str:
 
 def _catalog(file: _File) -> TopicCatalog:
     exchanges = {
-        name: Exchange(name, e.asset_class, e.timezone, e.sequence_scope, e.partitions, e.deduplicate)
+        name: Exchange(name, e.asset_class, e.timezone, e.sequence_scope, e.partitions, e.deduplicate, e.lines)
         for name, e in file.exchanges.items()
     }
     topics = [topic for exchange in exchanges.values() for topic in _topics_of(exchange, file)]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from k2.ingestion.deduplicator import Deduplicator
     from k2.ingestion.events import Event
     from k2.ingestion.table_lane import Decoder
+    from k2.ingestion.watchers import BatchWatcher
     from k2.kafka.ports import TopicPartition
     from k2.schemas.records import RecordType
 
@@ -98,6 +99,7 @@ class SimulatedWorker:
                     schemas,
                     SimulatedWriter(world.tables, name),
                     world.deduplicator(record_type),
+                    world.watchers,
                 )
             )
         self.worker = IngestWorker(
@@ -178,6 +180,7 @@ class SimulatedIngest:
         )
         self.tables = SimulatedTables(Faults(), *RECORD_TYPES)
         self.workers: list[SimulatedWorker] = []
+        self.watchers: list[BatchWatcher] = []
         for topic in TOPICS:
             self.log.create(topic, partitions)
 

@@ -9,6 +9,7 @@ from k2.common.errors import ConfigurationError
 from k2.common.metrics import Metrics
 from k2.ingestion import events
 from k2.ingestion.health import WorkerHealth
+from k2.ingestion.line_statistics import LineCounts
 from k2.ingestion.metrics import IngestMetrics
 from k2.ingestion.settings import IngestionSettings
 from k2.ingestion.status_server import StatusServer
@@ -24,6 +25,7 @@ EXAMPLES = [
     events.TopicRefused("market.t", "created again"),
     events.TopicAccepted("market.t"),
     events.TableStopped("trades", "does not add up"),
+    events.LinesCompared("trades", "asx", {"a": LineCounts(9, 1, 2, 3, 8, 0.5)}),
     events.ReadFailed("poll", "broker down", 3),
     events.ReadRecovered("poll"),
     events.Buffered("trades", 100, True),
@@ -57,6 +59,8 @@ def test_every_event_is_counted_and_noted():
     assert value(metrics, 'k2_ingest_conflicts_total{table="trades"}') == [2]
     assert value(metrics, 'k2_ingest_duplicates_total{table="trades"}') == [3]
     assert value(metrics, 'k2_ingest_commit_failures{table="trades"}') == [3]
+    assert value(metrics, "k2_line_numbers_total{") == [9, 1, 2, 3]
+    assert value(metrics, "k2_line_lead_seconds_total{") == [0.5]
     assert value(metrics, "k2_ingest_lag_records{") == [42]
     assert value(metrics, "process_resident_memory_bytes")[0] > 0
 
