@@ -146,7 +146,7 @@ MUTANTS = (
         "side-tables-last",
         "the rows are committed before the dead letters",
         (
-            Edit(_LANE, "        self._send_dead_letters(prepared)\n        started", "        started"),
+            Edit(_LANE, "        self._send_dead_letters(prepared)\n        self._gap", "        self._gap"),
             Edit(
                 _LANE,
                 "        commit = self._writer.commit(self._batch(prepared))\n",

@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from k2.cli.main import app
 from k2.common import errors
-from k2.schemas.records import DEAD_LETTERS, QUOTES, TRADES
+from k2.schemas.records import DEAD_LETTERS, GAPS, QUOTES, TRADES
 from k2.settings import Settings, variable_name
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def in_cell(text: str) -> str:
 def records() -> str:
     """Return the reference of all columns."""
     lines = ["# Records\n", NOTE]
-    for record_type in (TRADES, QUOTES, DEAD_LETTERS):
+    for record_type in (TRADES, QUOTES, DEAD_LETTERS, GAPS):
         lines += [
             f"## market.{record_type.name}\n",
             "| column | type | null | from | meaning |",

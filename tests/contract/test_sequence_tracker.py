@@ -184,6 +184,16 @@ def test_a_stream_that_was_silent_for_longer_than_its_memory_begins_anew(make):
     assert (near.kind, far.kind, far.expected) == (GAP, NORMAL, None)
 
 
+def test_a_low_number_that_was_declared_lost_long_ago_is_late_and_no_reset(make):
+    tracker = make(SequenceRules(lost_us=1_000_000, memory_us=60_000_000))
+    kinds(tracker, 1, *range(4, 301))
+    later = AT + timedelta(seconds=2)
+
+    late = [tracker.check_sequence("asx", "BHP", sequence, later).kind for sequence in (301, 2, 302)]
+
+    assert late == [NORMAL, OUT_OF_ORDER, NORMAL]
+
+
 def test_what_a_stream_misses_is_bounded(make):
     tracker = make(SequenceRules(holes_max=2))
     kinds(tracker, 1, 3, 5, 7)

@@ -173,7 +173,7 @@ def test_a_tail_that_is_outrun_is_made_up_from_the_log(market):
 def test_the_audit_finds_every_record(market):
     market.ingest()
 
-    with bootstrap.auditor(market.settings) as auditor:
+    with operations.auditor(market.settings) as auditor:
         report = auditor.verify()
 
     totals = report.totals

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from k2.kafka.admin import LogAdmin
     from k2.kafka.registry import SchemaRegistry
     from k2.kafka.topics import TopicCatalog
-    from k2.query.audit import Auditor
     from k2.query.hybrid_engine import HybridQueryEngine
     from k2.query.kafka_tail import KafkaTail
     from k2.query.object_store import S3Access
@@ -101,6 +100,8 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
     from k2.schemas.records import RECORD_TYPES
     from k2.storage.dead_letters import DeadLetterWriter
     from k2.storage.expiry import SnapshotExpiry
+    from k2.storage.gaps import GapWriter
+    from k2.storage.partition_rows import PartitionRows
     from k2.storage.stored_rows import StoredRows
     from k2.storage.writer import TableWriter
 
@@ -137,6 +138,9 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
             clock=clock,
             flush_seconds=settings.ingestion.dead_letter_flush_seconds,
         ),
+        scopes=topics.sequence_columns,
+        rows=PartitionRows(tables),
+        gaps=GapWriter(tables, settings.catalog, clock),
         make_reader=lambda names, *, on_assign, on_revoke: GroupReader(
             settings.kafka,
             group_id=settings.ingestion.group_id,
@@ -322,33 +326,6 @@ def table_sql(settings: Settings) -> Iterator[TableSql]:
         yield TableSql(files, files_of, file_checks(settings))
     finally:
         files.close()
-        tables.close()
-
-
-@contextmanager
-def auditor(settings: Settings) -> Iterator[Auditor]:
-    """Give what compares the tables with the log, and close its connections afterwards."""
-    from k2.kafka.consumer import LogReader
-    from k2.query.audit import Auditor
-    from k2.storage.dead_letter_offsets import DeadLetterOffsets
-
-    tables = existing_tables(settings)
-    admin = log_admin(settings)
-    files = scanner(settings, tables)
-    try:
-        yield Auditor(
-            topic_catalog(settings).market_topics,
-            planner=planner(settings, tables),
-            log_facts=admin,
-            open_reader=lambda: LogReader(settings.kafka),
-            dead_letters=DeadLetterOffsets(tables),
-            scanner=files,
-            settings=settings.query,
-            clock=system_clock(),
-        )
-    finally:
-        files.close()
-        admin.close()
         tables.close()
 
 

@@ -1,8 +1,8 @@
-"""The composition root of what people do to a platform now and then: dead letters, seams, upkeep, replays."""
+"""The composition root of what people do to a platform now and then: dead letters, seams, upkeep, gaps, audits."""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from k2.bootstrap import (
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
     from k2.ingestion.offset_plans import OffsetPlanner
     from k2.ingestion.replaying import DeadLetterReplay
+    from k2.query.audit import Auditor
     from k2.query.table_reading import RowsWanted
     from k2.settings import Settings
     from k2.storage.dead_letter_events import DeadLetterEvents
+    from k2.storage.gaps import GapReader
     from k2.storage.upkeep.round import Upkeep
 
 
@@ -137,4 +139,40 @@ def table_rows(settings: Settings, wanted: RowsWanted) -> Iterator[Iterator[pl.D
         )
     finally:
         files.close()
+        tables.close()
+
+
+@contextmanager
+def gap_reader(settings: Settings) -> Iterator[GapReader]:
+    """Give what reads the gaps; it needs no broker."""
+    from k2.storage.gaps import GapReader
+
+    with closing(existing_tables(settings)) as tables:
+        yield GapReader(tables)
+
+
+@contextmanager
+def auditor(settings: Settings) -> Iterator[Auditor]:
+    """Give what compares the tables with the log, and close its connections afterwards."""
+    from k2.kafka.consumer import LogReader
+    from k2.query.audit import Auditor
+    from k2.storage.dead_letter_offsets import DeadLetterOffsets
+
+    tables = existing_tables(settings)
+    admin = log_admin(settings)
+    files = scanner(settings, tables)
+    try:
+        yield Auditor(
+            topic_catalog(settings).market_topics,
+            planner=planner(settings, tables),
+            log_facts=admin,
+            open_reader=lambda: LogReader(settings.kafka),
+            dead_letters=DeadLetterOffsets(tables),
+            scanner=files,
+            settings=settings.query,
+            clock=system_clock(),
+        )
+    finally:
+        files.close()
+        admin.close()
         tables.close()

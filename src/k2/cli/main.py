@@ -12,6 +12,7 @@ from k2.cli import (
     backup,
     dlq,
     feeds,
+    gaps,
     ingest,
     lines,
     maintain,
@@ -52,7 +53,9 @@ def root(
     """Trades and quotes in; any question about them, up to the last message, answered exactly."""
 
 
-for _area in (platform, topics, feeds, replay, ingest, lines, serve, queries, verify, maintain, dlq, offsets, backup):
+for _area in (
+    platform, topics, feeds, replay, ingest, lines, serve, queries, gaps, verify, maintain, dlq, offsets, backup,
+):  # fmt: skip
     _area.register(app)
 
 

@@ -108,7 +108,7 @@ def symbols(
 
 
 def sql(
-    query: Annotated[str, typer.Argument(help="One SELECT over trades, quotes and dead_letters.")],
+    query: Annotated[str, typer.Argument(help="One SELECT over trades, quotes, dead_letters and gaps.")],
     data_dir: DataDirOption = None,
     format_name: FormatOption = "table",
     output: Output = None,

@@ -40,13 +40,13 @@ def verify(
     """Compare every record of the log with the tables. Exit code 1: lost, doubled or damaged; 2: no audit possible."""
     import json
 
-    from k2 import bootstrap
+    from k2.bootstrap import operations
     from k2.settings import load_settings
 
     if deep:
         _verify_files(load_settings(data_dir), as_json=as_json)
         return
-    with bootstrap.auditor(load_settings(data_dir)) as auditor:
+    with operations.auditor(load_settings(data_dir)) as auditor:
         report = auditor.verify(wait_seconds=wait_seconds)
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2))

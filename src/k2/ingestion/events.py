@@ -95,6 +95,27 @@ class LinesCompared:
     lines: Mapping[str, LineCounts]
 
 
+@dataclass(frozen=True, slots=True)
+class SequencesWatched:
+    """What the messages of a committed batch were to their streams, and how many numbers its gap events are about."""
+
+    table: str
+    messages: Mapping[str, int]
+    numbers: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class GapOpened:
+    """Numbers of a stream did not come within the window; `level` is log, alert or halt, by their count."""
+
+    table: str
+    exchange: str
+    stream: str
+    first_missing: int
+    last_missing: int
+    level: str
+
+
 class Reading:
     """The parts of reading that can fail by themselves."""
 
@@ -149,6 +170,8 @@ Event = (
     | TopicAccepted
     | TableStopped
     | LinesCompared
+    | SequencesWatched
+    | GapOpened
     | ReadFailed
     | ReadRecovered
     | Buffered

@@ -91,6 +91,11 @@ class WorkerHealth:
             "records_in_conflict", table=event.table, records=sum(map(len, event.offsets.values())), first_offsets=first
         )
 
+    @_note.register
+    def _(self, event: events.GapOpened) -> None:
+        tell = log.info if event.level == "log" else log.warning
+        tell("gap_opened", **_fields(event))
+
     def _set(self, key: str, reason: str) -> None:
         with self._lock:
             self._reasons[key] = reason

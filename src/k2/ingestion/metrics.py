@@ -60,6 +60,13 @@ class IngestMetrics:
             "k2_line_led_total", "Numbers that a line brought before another, which brought them as well", line
         )
         self._line_lead = metrics.counter("k2_line_lead_seconds_total", "Log time by which a line led, added up", line)
+        self._messages = metrics.counter(
+            "k2_sequence_messages_total", "Numbered messages, by what they were to their stream", ["table", "kind"]
+        )
+        self._numbers = metrics.counter(
+            "k2_gap_numbers_total", "Numbers that gap events are about: opened, filled, lost", ["table", "event"]
+        )
+        self._gaps = metrics.counter("k2_gaps_total", "Gaps opened, by how large they are", ["table", "level"])
         self._lag = metrics.gauge(
             "k2_ingest_lag_records", "Offsets between the seam and the log's end", ["table", "topic", "partition"]
         )
@@ -77,6 +84,8 @@ class IngestMetrics:
             self._conflicts.labels(table).inc(0)
             self._fenced.labels(table).inc(0)
             self._failed.labels(table).inc(0)
+            for level in ("log", "alert", "halt"):
+                self._gaps.labels(table, level).inc(0)
             self._failures.labels(table).set(0)
             self._stopped.labels(table).set(0)
             self._show_time_since_commit(table)
@@ -139,6 +148,17 @@ class IngestMetrics:
                 self._line_numbers.labels(*labels, outcome).inc(getattr(counts, outcome))
             self._line_led.labels(*labels).inc(counts.led)
             self._line_lead.labels(*labels).inc(counts.lead_seconds)
+
+    @_count.register
+    def _(self, event: events.SequencesWatched) -> None:
+        for kind, messages in event.messages.items():
+            self._messages.labels(event.table, kind).inc(messages)
+        for kind, numbers in event.numbers.items():
+            self._numbers.labels(event.table, kind).inc(numbers)
+
+    @_count.register
+    def _(self, event: events.GapOpened) -> None:
+        self._gaps.labels(event.table, event.level).inc()
 
     @_count.register
     def _(self, event: events.ReadFailed) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from k2.ingestion.deduplicator import Part
+from k2.ingestion.gap_ledger import BatchPart
 from k2.storage.seam import Counts, PartitionDelta
 
 if TYPE_CHECKING:
@@ -94,6 +95,10 @@ class Pending:
     def deltas(self, decisions: Decisions) -> dict[LogPartition, PartitionDelta]:
         """Return what committing this adds to each partition, once it is decided what is a duplicate."""
         return {log: part.delta(decisions[log].duplicates) for log, part in self.partitions.items()}
+
+    def kept(self, decisions: Decisions) -> dict[LogPartition, BatchPart]:
+        """Return what goes into the table of each partition, once it is decided what is a duplicate."""
+        return {log: BatchPart(p.topic, p.start, p.end, decisions[log].kept) for log, p in self.partitions.items()}
 
     def bad(self) -> Iterator[tuple[LogPartition, PartitionPending, BadRecord]]:
         """Iterate over the records that could not be decoded, with their partition."""

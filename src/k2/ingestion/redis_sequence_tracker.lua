@@ -14,7 +14,7 @@ local request = cjson.decode(ARGV[1])
 local rules, seeds = request.rules, request.seeds
 local states = {}
 local NAMES = {'hi', 'lo', 'first', 'last', 'sub', 'day', 'day_begin', 'time', 'partition', 'offset', 'numbering'}
-local HOLE = {'first', 'last', 'numbering', 'day', 'time', 'offset'}
+local HOLE = {'first', 'last', 'numbering', 'from_day', 'to_day', 'time', 'offset'}
 
 local function read(text, names)
   local record, place = {}, 1
@@ -78,16 +78,17 @@ local function earlier(day, other)
   return day ~= -1 and other ~= -1 and day < other
 end
 
-local function fill(state, sequence, current)
+local function fill(state, sequence, day, current)
   for place = #state.holes, 1, -1 do
     local hole = state.holes[place]
-    if hole.first <= sequence and sequence <= hole.last and (hole.numbering == state.numbering) == current then
+    if hole.first <= sequence and sequence <= hole.last and (hole.numbering == state.numbering) == current
+      and (current or not (earlier(day, hole.from_day) or earlier(hole.to_day, day))) then
       table.remove(state.holes, place)
       for _, range in ipairs({{sequence + 1, hole.last}, {hole.first, sequence - 1}}) do
         if range[1] <= range[2] then
           table.insert(state.holes, place, {
-            first = range[1], last = range[2], numbering = hole.numbering, day = hole.day, time = hole.time,
-            offset = hole.offset,
+            first = range[1], last = range[2], numbering = hole.numbering, from_day = hole.from_day,
+            to_day = hole.to_day, time = hole.time, offset = hole.offset,
           })
         end
       end
@@ -117,7 +118,7 @@ local function behind(state, sequence, check)
     return 'N'
   end
   local new_day = earlier(state.day, day)
-  if not new_day and fill(state, sequence, true) then return 'O' end
+  if not new_day and fill(state, sequence, day, true) then return 'O' end
   local number = check[2] * BILLION + check[3]
   local low = number <= rules.reset_number_max and state.last - sequence >= rules.reset_distance_min
   if new_day or (low and not earlier(day, state.day)) then
@@ -134,7 +135,7 @@ end
 
 local function classified(state, sequence, check, time)
   if earlier(check[5], state.day_begin) then
-    fill(state, sequence, false)
+    fill(state, sequence, check[5], false)
     return 'O'
   end
   if sequence <= state.last then return behind(state, sequence, check) end
@@ -142,8 +143,8 @@ local function classified(state, sequence, check, time)
   if sequence > state.last + 1 then
     kind = 'G'
     table.insert(state.holes, {
-      first = state.last + 1, last = sequence - 1, numbering = state.numbering, day = state.day_begin, time = time,
-      offset = check[8],
+      first = state.last + 1, last = sequence - 1, numbering = state.numbering, from_day = state.day,
+      to_day = math.max(state.day, check[5]), time = time, offset = check[8],
     })
     if #state.holes > rules.holes_max then table.remove(state.holes, 1) end
   end
@@ -172,7 +173,7 @@ for place, check in ipairs(request.checks) do
     else
       local kept = {}
       for _, hole in ipairs(state.holes) do
-        if time - hole.time <= rules.lost_us and not far(offset, hole.offset) then table.insert(kept, hole) end
+        if time - hole.time <= rules.memory_us and not far(offset, hole.offset) then table.insert(kept, hole) end
       end
       state.holes = kept
       local sequence = (check[2] - state.hi) * BILLION + (check[3] - state.lo)

@@ -250,7 +250,7 @@ def as_text(state: StreamState) -> str:
         state.partition, state.offset, state.numbering,
     )  # fmt: skip
     holes = (
-        (hole.first - base, hole.last - base, hole.numbering, hole.day, hole.time_us, hole.offset)
+        (hole.first - base, hole.last - base, hole.numbering, hole.from_day, hole.to_day, hole.time_us, hole.offset)
         for hole in state.holes
     )
     return ";".join(",".join(map(str, part)) for part in (numbers, *holes))
@@ -264,8 +264,8 @@ def from_text(text: str) -> StreamState:
     state = StreamState(Message(base + last, time_us, day, sub_index, partition, offset))
     state.first, state.day_begin, state.numbering = base + first, day_begin, numbering
     state.holes = tuple(
-        Hole(base + begin, base + end, number, at_day, at_us, at_offset, 0, 0, 0)
-        for begin, end, number, at_day, at_us, at_offset in holes
+        Hole(base + begin, base + end, number, from_day, to_day, at_us, at_offset, 0, 0, 0)
+        for begin, end, number, from_day, to_day, at_us, at_offset in holes
     )
     return state
 

@@ -14,11 +14,13 @@ from k2.ingestion.sequence_rules import (
     NO_SUB_INDEX,
     Decision,
     GapChange,
+    HoleStage,
     Message,
     SequenceKind,
     SequenceRules,
     StreamState,
     decide,
+    is_due,
     settle,
 )
 
@@ -33,6 +35,7 @@ COLUMNS: Final = (
     "symbol", "channel", "sequence", "sub_index", "trading_date", "ts_event_ns", "ts_log", "log_offset",
 )  # fmt: skip
 """What is read of a table's rows; with the partition they are of, all that a decision depends on."""
+_KEPT_MIN: Final = 1_000
 _AT_FRONT: Final = (SequenceKind.NORMAL, SequenceKind.GAP, SequenceKind.RESET)
 
 
@@ -58,9 +61,11 @@ class Memory:
 
     streams: Mapping[str, StreamState] = field(default_factory=dict)
     holed: frozenset[str] = frozenset()
-    """The streams that miss something."""
+    """The streams that miss something that is not lost yet."""
     clock_us: int = 0
     """The highest log time so far."""
+    kept: int = 0
+    """How many streams were left when those silent for too long were last forgotten."""
 
 
 @dataclass(slots=True)
@@ -119,8 +124,24 @@ def remembered(memory: Memory, seen: Observation) -> Memory:
     """Return the memory once the batch is in the table. The mapping is shared and moved: the old memory is void."""
     streams = memory.streams if isinstance(memory.streams, dict) else dict(memory.streams)
     streams.update(seen.states)
-    moved = frozenset(name for name, state in seen.states.items() if state.holes)
-    return Memory(streams, (memory.holed - seen.states.keys()) | moved, seen.clock_us)
+    moved = frozenset(name for name, state in seen.states.items() if _waits(state))
+    return Memory(streams, (memory.holed - seen.states.keys()) | moved, seen.clock_us, memory.kept)
+
+
+def without_forgotten(memory: Memory, rules: SequenceRules, *, streams_max: int) -> Memory:
+    """Return the memory without the streams that would begin anew; at most `streams_max` stay, the latest ones.
+
+    It looks only once the memory has doubled, so that a batch costs no more with many streams.
+    """
+    count = len(memory.streams)
+    if count <= min(streams_max, 2 * memory.kept + _KEPT_MIN):
+        return memory
+    since_us = memory.clock_us - rules.memory_us
+    kept = {name: state for name, state in memory.streams.items() if state.time_us >= since_us}
+    if len(kept) > streams_max:
+        latest = sorted(kept, key=lambda name: (kept[name].time_us, name))[-streams_max // 2 :]
+        kept = {name: kept[name] for name in latest}
+    return Memory(kept, memory.holed & kept.keys(), memory.clock_us, len(kept))
 
 
 class _Walk:
@@ -221,11 +242,17 @@ def _breaks(columns: _Columns, rules: SequenceRules) -> Ints:
 
 def _settle_all(memory: Memory, seen: Observation, rules: SequenceRules, offset: int) -> None:
     """Look at every stream that misses something with the time and place that the batch has reached."""
-    holed = memory.holed.union(name for name, state in seen.states.items() if state.holes)
+    holed = memory.holed.union(name for name, state in seen.states.items() if _waits(state))
     for name in sorted(holed):
         state = seen.states.get(name)
         if state is None:
+            if not is_due(memory.streams[name], time_us=seen.clock_us, offset=offset, rules=rules):
+                continue
             state = seen.states[name] = memory.streams[name].copy()
         changes: list[GapChange] = []
         settle(state, time_us=seen.clock_us, offset=offset, rules=rules, changes=changes)
         seen.changes.extend(StreamChange(name, change) for change in changes)
+
+
+def _waits(state: StreamState) -> bool:
+    return bool(state.holes) and state.holes[-1].stage < HoleStage.LOST

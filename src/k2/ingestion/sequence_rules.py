@@ -1,14 +1,16 @@
 """What one more message of a numbered stream means, given what came before: pure rules over a small state.
 
 A hole in the numbers is at first only suspected: late messages may fill it. Once its window (messages of the stream,
-or log time) is over it is a gap: opened. A late message fills it, or the time to wait for one ends: lost. All of it
-follows from the messages before, never from a clock or from where a batch ends.
+or log time) is over it is a gap: opened. Where nothing fills it for long, it is declared lost; a message that comes
+later still fills it. All of it follows from the messages before, never from a clock or from where a batch ends.
 """
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Final, NamedTuple
 
 NO_OFFSET: Final = -1
@@ -32,6 +34,15 @@ class GapEvent(StrEnum):
     OPENED = "opened"
     FILLED = "filled"
     LOST = "lost"
+
+
+class HoleStage(IntEnum):
+    """How far a hole is; a late message fills it at any stage but the last."""
+
+    SUSPECTED = 0
+    OPENED = 1
+    LOST = 2
+    FORGOTTEN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +73,14 @@ class Message(NamedTuple):
 
 
 class Hole(NamedTuple):
-    """Numbers that have not come, as one message revealed them; `gap_first` to `gap_last` is what was declared."""
+    """Numbers that have not come, as one message revealed them; `gap_first` to `gap_last` is what was opened."""
 
     first: int
     last: int
     numbering: int
-    day: int
+    from_day: int
+    """Trading date of the last message before it; its own messages are of this one, or of one up to `to_day`."""
+    to_day: int
     time_us: int
     offset: int
     messages: int
@@ -75,7 +88,7 @@ class Hole(NamedTuple):
     to_ns: int
     gap_first: int = 0
     gap_last: int = 0
-    declared: bool = False
+    stage: HoleStage = HoleStage.SUSPECTED
 
 
 class GapChange(NamedTuple):
@@ -183,25 +196,80 @@ def is_forgotten(state: StreamState, time_us: int, offset: int, rules: SequenceR
 
 
 def settle(state: StreamState, *, time_us: int, offset: int, rules: SequenceRules, changes: list[GapChange]) -> None:
-    """Open the gaps whose window is over by the stream's next message, and give up those that waited too long.
+    """Open the gaps whose window is over by the stream's next message, and declare lost those that waited too long.
 
     It can be called at any time before that message, with the log's time and end as known: the outcome is the same.
     """
-    if not state.holes:
+    if not is_due(state, time_us=time_us, offset=offset, rules=rules):
         return
-    kept = []
-    for hole in state.holes:
-        late = time_us - hole.time_us
-        lost = late > rules.lost_us or (
-            NO_OFFSET not in (offset, hole.offset) and offset - hole.offset > rules.memory_offsets
-        )
-        over = late > rules.reorder_us or state.messages + 1 - hole.messages > rules.reorder_messages
-        declared = _declared(hole, changes) if lost or over else hole
-        if lost:
-            changes.append(_change(GapEvent.LOST, declared))
-        else:
-            kept.append(declared)
+    coming, holes = state.messages + 1, state.holes
+    kept: list[Hole] = []
+    for start, end in itertools.pairwise(_edges(holes)):
+        place = start
+        while place < end:
+            stage = _stage(holes[place], coming, time_us, offset, rules)
+            if stage <= holes[place].stage:
+                break
+            moved = _moved(holes[place], stage, changes)
+            if stage is not HoleStage.FORGOTTEN:
+                kept.append(moved)
+            place += 1
+        kept.extend(holes[place:end])
     state.holes = tuple(kept)
+
+
+def is_due(state: StreamState, *, time_us: int, offset: int, rules: SequenceRules) -> bool:
+    """Say whether `settle` would do something."""
+    holes = state.holes
+    if not holes:
+        return False
+    coming = state.messages + 1
+    return any(
+        _stage(holes[start], coming, time_us, offset, rules) > holes[start].stage
+        for start, end in itertools.pairwise(_edges(holes))
+        if start < end
+    )
+
+
+def _edges(holes: tuple[Hole, ...]) -> tuple[int, int, int, int]:
+    """Return where the lost holes, those opened and those suspected begin, and the end.
+
+    Holes lie in the order in which they were met, and so the older ones are at the later stages: of each stage only
+    the first can be the next one to move. It makes a stream that misses a thousand numbers as quick as any other.
+    """
+    opened = bisect.bisect_left(holes, -HoleStage.OPENED, key=_stage_downwards)
+    return 0, opened, bisect.bisect_left(holes, 0, lo=opened, key=_stage_downwards), len(holes)
+
+
+def _stage_downwards(hole: Hole) -> int:
+    return -hole.stage
+
+
+def _stage(hole: Hole, coming: int, time_us: int, offset: int, rules: SequenceRules) -> HoleStage:
+    """Return how far a hole is once the stream's message number `coming` comes at this time and offset."""
+    late_us = time_us - hole.time_us
+    if late_us > rules.memory_us or (
+        NO_OFFSET not in (offset, hole.offset) and offset - hole.offset > rules.memory_offsets
+    ):
+        return HoleStage.FORGOTTEN
+    if late_us > rules.lost_us:
+        return HoleStage.LOST
+    if late_us > rules.reorder_us or coming - hole.messages > rules.reorder_messages:
+        return HoleStage.OPENED
+    return HoleStage.SUSPECTED
+
+
+def _moved(hole: Hole, stage: HoleStage, changes: list[GapChange]) -> Hole:
+    """Return the hole at a stage, where it is not there yet, with the events on the way."""
+    if stage <= hole.stage:
+        return hole
+    moved = hole
+    if hole.stage is HoleStage.SUSPECTED:
+        moved = hole._replace(gap_first=hole.first, gap_last=hole.last, stage=HoleStage.OPENED)
+        changes.append(_change(GapEvent.OPENED, moved))
+    if hole.stage < HoleStage.LOST <= stage:
+        changes.append(_change(GapEvent.LOST, moved))
+    return moved._replace(stage=stage)
 
 
 def _classified(state: StreamState, message: Message, rules: SequenceRules, changes: list[GapChange]) -> SequenceKind:
@@ -252,7 +320,8 @@ def _open_hole(state: StreamState, message: Message, rules: SequenceRules, chang
         first=state.last + 1,
         last=message.sequence - 1,
         numbering=state.numbering,
-        day=state.day_begin,
+        from_day=state.day,
+        to_day=max(state.day, message.day),
         time_us=max(message.time_us, state.time_us),
         offset=message.offset,
         messages=state.messages + 1,
@@ -261,7 +330,7 @@ def _open_hole(state: StreamState, message: Message, rules: SequenceRules, chang
     )
     holes = (*state.holes, hole)
     for oldest in holes[: -rules.holes_max]:
-        changes.append(_change(GapEvent.LOST, _declared(oldest, changes)))
+        _moved(oldest, HoleStage.FORGOTTEN, changes)
     state.holes = holes[-rules.holes_max :]
 
 
@@ -270,11 +339,12 @@ def _fill(state: StreamState, message: Message, changes: list[GapChange], *, cur
     sequence = message.sequence
     for place in range(len(state.holes) - 1, -1, -1):
         hole = state.holes[place]
-        if hole.first <= sequence <= hole.last and (hole.numbering == state.numbering) is current:
+        mine = current or not (_is_earlier(message.day, hole.from_day) or _is_earlier(hole.to_day, message.day))
+        if mine and hole.first <= sequence <= hole.last and (hole.numbering == state.numbering) is current:
             break
     else:
         return False
-    if hole.declared:
+    if hole.stage is not HoleStage.SUSPECTED:
         time_us = max(message.time_us, state.time_us)
         changes.append(GapChange(GapEvent.FILLED, hole, sequence, sequence, message.offset, time_us))
     left = [
@@ -298,16 +368,8 @@ def _restart(state: StreamState, message: Message, changes: list[GapChange], *, 
 
 def _give_up(state: StreamState, changes: list[GapChange]) -> None:
     for hole in state.holes:
-        changes.append(_change(GapEvent.LOST, _declared(hole, changes)))
+        _moved(hole, HoleStage.FORGOTTEN, changes)
     state.holes = ()
-
-
-def _declared(hole: Hole, changes: list[GapChange]) -> Hole:
-    if hole.declared:
-        return hole
-    declared = hole._replace(gap_first=hole.first, gap_last=hole.last, declared=True)
-    changes.append(_change(GapEvent.OPENED, declared))
-    return declared
 
 
 def _change(event: GapEvent, hole: Hole) -> GapChange:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from k2.ingestion.sequence_settings import SequenceSettings
+
 
 class DeduplicationSettings(BaseModel):
     """What the ingest worker remembers, of each table, to find records that it has stored before."""
@@ -150,6 +152,7 @@ class IngestionSettings(BaseModel):
     line_numbers_max: int = Field(
         default=200_000, gt=0, description="Numbers of one partition held to compare lines; past it the oldest are due"
     )
+    sequences: SequenceSettings = Field(default_factory=SequenceSettings, description="Gaps in the venues' numbers")
     memory_trim_seconds: float = Field(
         default=30.0, gt=0, description="Pause between two returns of freed memory to the system"
     )

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from k2.common.clock import Clock
     from k2.ingestion.dead_letters import DeadLetters
     from k2.ingestion.deduplicator import Decisions, Deduplicator
+    from k2.ingestion.gap_ledger import GapLedger, Watched
     from k2.ingestion.handover import Chunk, Handover
     from k2.ingestion.settings import IngestionSettings
     from k2.ingestion.watchers import BatchWatcher
@@ -89,6 +90,7 @@ class _Prepared:
     write_seconds: float = 0.0
     published: set[LogPartition] = field(default_factory=set)
     recorded: set[LogPartition] = field(default_factory=set)
+    watched: Watched | None = None
 
 
 class TableLane:
@@ -104,6 +106,7 @@ class TableLane:
         heads: Heads,
         dead_letters: DeadLetters,
         deduplicator: Deduplicator,
+        gap_ledger: GapLedger,
         handover: Handover,
         file_writer: Executor,
         settings: IngestionSettings,
@@ -121,6 +124,7 @@ class TableLane:
         self._heads = heads
         self._dead_letters = dead_letters
         self._deduplicator = deduplicator
+        self._gap_ledger = gap_ledger
         self._handover = handover
         self._file_writer = file_writer
         self._settings = settings
@@ -245,9 +249,13 @@ class TableLane:
             return
         check_ledger(self.table, prepared.deltas, rows_in_files=sum(file.rows for file in prepared.files or ()))
         self._see_that_topics_are_unchanged(prepared)
+        watched = self._watched(prepared)
         self._send_dead_letters(prepared)
+        self._gap_ledger.record(watched)
+        crash_points.reached("after_side_tables")
         started = self._clock.monotonic()
         commit = self._writer.commit(self._batch(prepared))
+        self._gap_ledger.committed(watched, commit.seam.commit_sequence)
         self._committed(prepared, commit, self._clock.monotonic() - started)
 
     def _see_that_topics_are_unchanged(self, prepared: _Prepared) -> None:
@@ -289,6 +297,11 @@ class TableLane:
         )
         return rows.select(self._columns)
 
+    def _watched(self, prepared: _Prepared) -> Watched:
+        if prepared.watched is None:
+            prepared.watched = self._gap_ledger.watch(prepared.pending.kept(prepared.decisions), self._logs)
+        return prepared.watched
+
     def _send_dead_letters(self, prepared: _Prepared) -> None:
         for key, part in prepared.pending.partitions.items():
             if part.bad and key not in prepared.recorded:
@@ -298,7 +311,6 @@ class TableLane:
                     prepared.published.add(key)
                 self._dead_letters.record(self.table, key.log_id, part.topic, topic_id, part.bad)
                 prepared.recorded.add(key)
-        crash_points.reached("after_side_tables")
 
     def _batch(self, prepared: _Prepared) -> Batch:
         return Batch(prepared.batch_id, prepared.deltas, prepared.files or (), prepared.schemas, prepared.created_at_ns)

@@ -11,6 +11,7 @@ from k2.common.errors import K2Error, MemberFencedError
 from k2.common.logging import get_logger
 from k2.ingestion import events
 from k2.ingestion.deduplicator import KeepAll
+from k2.ingestion.gap_ledger import GapLedger
 from k2.ingestion.handover import Handover
 from k2.ingestion.intake import Intake
 from k2.ingestion.positioner import Positioner
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from k2.common.clock import Clock
     from k2.ingestion.dead_letters import DeadLetters
     from k2.ingestion.deduplicator import Deduplicator
+    from k2.ingestion.gap_ledger import GapTable, RowSource
     from k2.ingestion.positioner import Cluster, Tables
     from k2.ingestion.settings import IngestionSettings
     from k2.ingestion.table_lane import Decoder, Writer
@@ -91,6 +93,9 @@ class IngestWorker:
         cluster: Cluster,
         parts: Iterable[TableParts],
         dead_letters: DeadLetters,
+        scopes: Mapping[str, str],
+        rows: RowSource,
+        gaps: GapTable,
         make_reader: ReaderFactory,
         expiry: Expiry,
         clock: Clock,
@@ -99,7 +104,11 @@ class IngestWorker:
         file_writer: Executor | None = None,
         closing: Sequence[Callable[[], None]] = (),
     ) -> None:
-        """Put the worker together. `table_of` maps the topics read to tables; `closing` is called when `run` ends."""
+        """Put the worker together. `closing` is called when `run` ends.
+
+        `table_of` maps the topics read to tables, `scopes` those with numbers to watch to the column (symbol or
+        channel) that tells their streams apart.
+        """
         parts = tuple(parts)
         self._settings = settings
         self._table_of = dict(table_of)
@@ -133,6 +142,15 @@ class IngestWorker:
                 heads=tables,
                 dead_letters=dead_letters,
                 deduplicator=part.deduplicator,
+                gap_ledger=GapLedger(
+                    part.record_type.name,
+                    scopes=scopes if settings.sequences.enabled else {},
+                    rows=rows,
+                    gaps=gaps,
+                    settings=settings.sequences,
+                    clock=clock,
+                    observer=self._observe,
+                ),
                 handover=self.handover,
                 file_writer=self._file_writer,
                 settings=settings,

@@ -163,6 +163,21 @@ class TopicCatalog:
         """The topics of trades and quotes, which ingestion reads."""
         return tuple(topic for topic in self.all_topics if topic.data_type in MARKET_DATA_TYPES)
 
+    @property
+    def sequence_columns(self) -> dict[str, str]:
+        """The market topics whose numbers can be watched, each with the column that tells its streams apart.
+
+        Numbers that run per channel are left out where the topic has several partitions: a channel's messages lie in
+        all of them, and no order of the log says which came first.
+        """
+        columns = {"symbol": "symbol", "channel": "channel"}
+        return {
+            topic.name: columns[scope]
+            for topic in self.market_topics
+            if (scope := self.exchanges[topic.exchange].sequence_scope) in columns
+            and (scope == "symbol" or topic.partitions == 1)
+        }
+
     def topic(self, exchange: str, data_type: str) -> Topic:
         """Return an exchange's topic of one data type; ConfigurationError if there is none."""
         for topic in self.all_topics:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from k2.common.errors import QueryError
 from k2.query.scan import FILES, files_literal, files_source
 from k2.schemas.arrow import arrow_schema
-from k2.schemas.records import DEAD_LETTERS, RECORD_TYPES
+from k2.schemas.records import DEAD_LETTERS, GAPS, RECORD_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,11 +28,11 @@ _COMPUTED: Final = "query"
 """What DuckDB's functions that run a text, or read a table named by one, have in their names."""
 _LINES_MAX: Final = 8
 _LINE_CHARACTERS_MAX: Final = 400
-_VIEWS: Final[Mapping[str, RecordType]] = {**RECORD_TYPES, DEAD_LETTERS.name: DEAD_LETTERS}
+_VIEWS: Final[Mapping[str, RecordType]] = {**RECORD_TYPES, DEAD_LETTERS.name: DEAD_LETTERS, GAPS.name: GAPS}
 
 
 class TableSql:
-    """Runs statements over the views `trades`, `quotes` and `dead_letters` (also in the schema `market`).
+    """Runs statements over the views `trades`, `quotes`, `dead_letters` and `gaps` (also in the schema `market`).
 
     The views show the snapshots that were the newest when this was made. `files_of` plans a table's data files, and
     `checks` sees that those of the tables that a statement names are what was written, before it runs.

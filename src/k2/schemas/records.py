@@ -169,3 +169,33 @@ DEAD_LETTERS: Final = RecordType(
     ),
 )
 """Event table of the records that could not become rows; one `written` event a coordinate."""
+
+GAPS: Final = RecordType(
+    "gaps",
+    (
+        Field("event", FieldType.STRING, 1, "opened, filled or lost"),
+        Field("ts_recorded", FieldType.TIMESTAMP, 2, "When K2 recorded the event"),
+        Field("data_type", FieldType.STRING, 3, "The table whose numbers are missing"),
+        Field("exchange", FieldType.STRING, 4, "Exchange, as in config/topics.yaml"),
+        Field("symbol", FieldType.STRING, 5, "The symbol, where the venue numbers per symbol", nullable=True),
+        Field("channel", FieldType.STRING, 6, "The channel, where the venue numbers per channel", nullable=True),
+        Field("trading_date", FieldType.DATE, 7, "Session date of the last record before the gap", nullable=True),
+        Field("trading_date_to", FieldType.DATE, 8, "Session date of the record that showed it", nullable=True),
+        Field("topic", FieldType.STRING, 9, "Topic of the record that showed the gap"),
+        Field("topic_id", FieldType.STRING, 10, "Kafka's id of the topic"),
+        Field("log_id", FieldType.INT, 11, "Index into the registered logs of `data_type`"),
+        Field("log_partition", FieldType.INT, 12, "Kafka partition"),
+        Field("log_offset", FieldType.LONG, 13, "Kafka offset of the record that showed the gap"),
+        Field("ts_log", FieldType.TIMESTAMP, 14, "When the broker had appended that record"),
+        Field("gap_first", FieldType.LONG, 15, "First number of the gap as it was opened"),
+        Field("gap_last", FieldType.LONG, 16, "Last number of the gap as it was opened"),
+        Field("first_missing", FieldType.LONG, 17, "First number that this event is about"),
+        Field("last_missing", FieldType.LONG, 18, "Last number that this event is about"),
+        Field("event_offset", FieldType.LONG, 19, "Kafka offset of the record that filled; else as log_offset"),
+        Field("ts_event_log", FieldType.TIMESTAMP, 20, "When the broker had appended that record"),
+        Field("from_ns", FieldType.LONG, 21, "Event time of the last record before the gap"),
+        Field("to_ns", FieldType.LONG, 22, "Event time of the record that showed the gap"),
+        Field("decided_offset", FieldType.LONG, 23, "Kafka offset up to which the log was known when it was decided"),
+    ),
+)
+"""Event table of the numbers that did not come; a gap is known by topic id, partition, log_offset and gap_first."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
 
 from k2.common.errors import CorruptionError, LogIdentityError, UnavailableError
-from k2.schemas.records import DEAD_LETTERS, QUOTES, TRADES, RecordType
+from k2.schemas.records import DEAD_LETTERS, GAPS, QUOTES, TRADES, RecordType
 from k2.storage.catalog import close_catalog, create_namespace, metadata_location, open_catalog
 from k2.storage.failures import as_k2_error, translated
 from k2.storage.file_io import local_path
@@ -36,7 +36,7 @@ GIVEN_UP_PREFIX: Final = "k2.given_up."
 SETTLED_PREFIX: Final = "k2.settled."
 MAIN_TABLES: Final[Mapping[str, RecordType]] = {record_type.name: record_type for record_type in (TRADES, QUOTES)}
 """Tables that have a seam, by short name: `trades`, `quotes`."""
-SIDE_TABLES: Final[Mapping[str, RecordType]] = {DEAD_LETTERS.name: DEAD_LETTERS}
+SIDE_TABLES: Final[Mapping[str, RecordType]] = {DEAD_LETTERS.name: DEAD_LETTERS, GAPS.name: GAPS}
 """Event tables: idempotent by coordinate, so their snapshots carry no seam and position nobody."""
 
 

@@ -18,6 +18,7 @@ from k2.testing.simulated_tables import (
     Faults,
     SimulatedCrash,
     SimulatedDecoder,
+    SimulatedGaps,
     SimulatedTables,
     SimulatedWriter,
 )
@@ -111,6 +112,9 @@ class SimulatedWorker:
             dead_letters=DeadLetters(
                 lambda: SimulatedProducer(world.log), world.tables, clock=world.clock, flush_seconds=1
             ),
+            scopes=dict.fromkeys(TOPICS, "symbol"),
+            rows=world.tables,
+            gaps=SimulatedGaps(world.tables),
             make_reader=lambda _topics, *, on_assign, on_revoke: SimulatedGroupReader(
                 world.group, on_assign=on_assign, on_revoke=on_revoke, batch_messages_max=world.batch_messages
             ),

@@ -9,19 +9,22 @@ import polars as pl
 
 from k2.common.errors import UnavailableError
 from k2.kafka.decoding import BadRecord, Decoded
+from k2.kafka.topics import exchange_of
 from k2.schemas.arrow import polars_schema
 from k2.storage.data_files import WrittenFile
+from k2.storage.event_tables import GAP_EVENTS
 from k2.storage.seam import Seam
 from k2.storage.tables import RegisteredLog, TableHead
 from k2.storage.writer import Batch, Commit, check_accounts, check_fence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import pyarrow as pa
 
     from k2.kafka.batches import LogBatch
     from k2.schemas.records import RecordType
+    from k2.storage.seam import LogPartition
 
 
 _ATTEMPTS_MAX: Final = 3
@@ -117,6 +120,7 @@ class SimulatedTables:
         self.faults = faults
         self.tables = {name: SimulatedTable(TableHead(name, None, Seam(), (), {}, "memory")) for name in names}
         self.dead_letters: dict[tuple[str, int, int, str], dict[str, Any]] = {}
+        self.gap_events: dict[tuple[object, ...], dict[str, Any]] = {}
         self.files: dict[str, pl.DataFrame] = {}
 
     def head(self, table_name: str) -> TableHead:
@@ -158,6 +162,55 @@ class SimulatedTables:
             new += key not in self.dead_letters
             self.dead_letters.setdefault(key, event)
         return new
+
+    def append_gaps(self, events: pl.DataFrame) -> int:
+        """Append events of gaps whose identity is absent."""
+        if self.faults.side_table_fails():
+            raise _down("catalog")
+        before = len(self.gap_events)
+        for event in events.to_dicts():
+            self.gap_events.setdefault(tuple(event[name] for name in GAP_EVENTS.identity), event)
+        return len(self.gap_events) - before
+
+    def pinned(self, table_name: str) -> SimulatedRows:
+        """Return the rows as they are now."""
+        return SimulatedRows(self.head(table_name), tuple(self.tables[table_name].rows))
+
+
+@dataclass(frozen=True)
+class SimulatedRows:
+    """One snapshot of a table."""
+
+    head: TableHead
+    frames: tuple[pl.DataFrame, ...]
+
+    def rows(
+        self, partition: LogPartition, start: int, end: int, *, columns: Sequence[str], since_us: int = 0
+    ) -> Iterator[pl.DataFrame]:
+        """Return one partition's rows, ordered by offset."""
+        if self.frames:
+            yield (
+                pl.concat(self.frames)
+                .filter(
+                    pl.col("log_id") == partition.log_id,
+                    pl.col("log_partition") == partition.partition,
+                    pl.col("log_offset").is_between(start, end, closed="left"),
+                    pl.col("ts_log").dt.epoch("us").fill_null(since_us) >= since_us,
+                )
+                .select(columns)
+                .sort("log_offset")
+            )
+
+
+class SimulatedGaps:
+    """The table of gaps."""
+
+    def __init__(self, tables: SimulatedTables) -> None:
+        self._tables = tables
+
+    def append(self, events: pl.DataFrame) -> int:
+        """Append the events that are absent."""
+        return self._tables.append_gaps(events)
 
 
 class SimulatedWriter:
@@ -214,7 +267,10 @@ class SimulatedWriter:
 
 
 class SimulatedDecoder:
-    """Makes a row of each value, which it keeps in `source`, and a bad record of each that begins with `bad`."""
+    """Makes a row of each value, which it keeps in `source`, and a bad record of each that begins with `bad`.
+
+    A value `#symbol|sequence|trading date|log time` (days since 1970, milliseconds) has these in its row.
+    """
 
     def __init__(
         self, record_type: RecordType, schemas: object = None, *, registry_fails: Callable[[], bool] = lambda: False
@@ -247,7 +303,10 @@ class SimulatedDecoder:
             "log_partition": [batch.partition] * count,
         }
         columns = [pl.Series(name, values, self._schema[name]) for name, values in known.items()]
-        return Decoded(self._empty_columns(count).hstack(columns), tuple(bad))
+        rows = self._empty_columns(count).hstack(columns)
+        if any(text.startswith("#") for text in texts):
+            rows = _with_numbers(rows, exchange_of(batch.topic))
+        return Decoded(rows, tuple(bad))
 
     def _empty_columns(self, count: int) -> pl.DataFrame:
         """Return the columns that nothing in a simulation reads; kept by length, since making them costs the most."""
@@ -257,3 +316,18 @@ class SimulatedDecoder:
                 [pl.Series(name, [None] * count, dtype) for name, dtype in self._schema.items() if name not in named]
             )
         return self._empty[count]
+
+
+def _with_numbers(rows: pl.DataFrame, exchange: str) -> pl.DataFrame:
+    """Fill in what numbered messages say; two of one number say the same but for their log time."""
+    fields = pl.col("source").str.strip_prefix("#").str.split_exact("|", 3).struct
+    sequence, day = fields[1].cast(pl.Int64), fields[2].cast(pl.Int64)
+    known = {
+        "exchange": pl.lit(exchange),
+        "symbol": fields[0],
+        "sequence": sequence,
+        "trading_date": day.cast(pl.Int32),
+        "ts_event_ns": (day * 86_400_000 + sequence) * 1_000_000,
+        "ts_log": fields[3].cast(pl.Int64) * 1_000,
+    }
+    return rows.with_columns(value.cast(rows.schema[name]).alias(name) for name, value in known.items())

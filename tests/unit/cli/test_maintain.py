@@ -159,7 +159,7 @@ def test_a_round_by_hand_prints_what_it_did(platform: Path) -> None:
 
     report = json.loads(result.stdout)
     assert result.exit_code == 0
-    assert [one["table"] for one in report["tables"]] == ["trades", "quotes", "dead_letters"]
+    assert [one["table"] for one in report["tables"]] == ["trades", "quotes", "dead_letters", "gaps"]
     assert report["tables"][0]["after"]["rows"] == 30
 
 

@@ -325,6 +325,7 @@ def test_lake_only_makes_no_platform_where_there_is_none(tmp_path: Path) -> None
         ("WITH t AS (SELECT price FROM market.trades) SELECT sum(price) AS total FROM t", [{"total": "30300"}]),
         ("SELECT count(*) AS n FROM quotes", [{"n": 0}]),
         ("SELECT count(*) AS n FROM market.dead_letters", [{"n": 0}]),
+        ("SELECT count(*) AS n FROM gaps", [{"n": 0}]),
         ("SELECT 1 AS a, 2 AS a", [{"a": 1, "a_1": 2}]),
     ],
 )

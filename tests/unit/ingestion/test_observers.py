@@ -26,6 +26,8 @@ EXAMPLES = [
     events.TopicAccepted("market.t"),
     events.TableStopped("trades", "does not add up"),
     events.LinesCompared("trades", "asx", {"a": LineCounts(9, 1, 2, 3, 8, 0.5)}),
+    events.SequencesWatched("trades", {"normal": 7, "gap": 1}, {"opened": 120}),
+    events.GapOpened("trades", "asx", "BHP", 100, 219, "alert"),
     events.ReadFailed("poll", "broker down", 3),
     events.ReadRecovered("poll"),
     events.Buffered("trades", 100, True),
@@ -62,6 +64,9 @@ def test_every_event_is_counted_and_noted():
     assert value(metrics, "k2_line_numbers_total{") == [9, 1, 2, 3]
     assert value(metrics, "k2_line_lead_seconds_total{") == [0.5]
     assert value(metrics, "k2_ingest_lag_records{") == [42]
+    assert value(metrics, 'k2_sequence_messages_total{kind="normal",table="trades"}') == [7]
+    assert value(metrics, 'k2_gap_numbers_total{event="opened",table="trades"}') == [120]
+    assert value(metrics, 'k2_gaps_total{level="alert",table="trades"}') == [1]
     assert value(metrics, "process_resident_memory_bytes")[0] > 0
 
 

@@ -72,7 +72,14 @@ def one_by_one(rows: pl.DataFrame):
             found = []
             settle(state, time_us=clock, offset=offset, rules=RULES, changes=found)
             changes += [(name, change) for change in found]
+    settle_all(states, clock, rows)
     return states, events, changes
+
+
+def settle_all(states, clock, rows) -> None:
+    """Drop what both ways have forgotten, or will have at their next message."""
+    for state in states.values():
+        settle(state, time_us=clock, offset=rows["log_offset"][-1], rules=RULES, changes=[])
 
 
 def in_batches(rows: pl.DataFrame, cuts: list[int]):
@@ -85,6 +92,7 @@ def in_batches(rows: pl.DataFrame, cuts: list[int]):
         memory = remembered(memory, seen)
         events += seen.events
         changes += seen.changes
+    settle_all(memory.streams, memory.clock_us, rows)
     return dict(memory.streams), [tuple(event) for event in events], [tuple(change) for change in changes]
 
 
@@ -135,3 +143,21 @@ def test_channels_tell_streams_apart_where_the_venue_numbers_them():
     seen = observe(Memory(), rows, RULES, scope="channel", partition=0, end_offset=3)
 
     assert (list(seen.states), seen.states["c1"].last) == (["c1"], 12)
+
+
+def test_a_late_message_fills_a_hole_of_its_own_trading_date_and_of_no_other():
+    late_by_two_days = [(1, 0), (3, 0), (1, 1), (2, 1), (3, 1), (1, 2), (2, 1)]
+    late_by_a_day = [(1, 0), (2, 0), (1, 1), (3, 1), (1, 2), (2, 1)]
+
+    filled = [filled_after(messages) for messages in (late_by_two_days, late_by_a_day)]
+
+    assert filled == [[], [(2, 1)]]
+
+
+def filled_after(messages: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the numbers that were filled, with the trading date before the hole; every hole is opened at once."""
+    state, changes = None, []
+    for offset, (number, day) in enumerate(messages):
+        message = Message(number, offset, day, offset=offset)
+        state, _ = decide(state, message, SequenceRules(reorder_messages=0), changes)
+    return [(change.first, change.hole.from_day) for change in changes if change.event == "filled"]

@@ -9,9 +9,9 @@ import pytest
 
 from k2.schemas.arrow import arrow_schema, message_polars_schema, polars_schema
 from k2.schemas.avro import avro_schema, avro_text
-from k2.schemas.records import DEAD_LETTERS, ORDER, QUOTES, RECORD_TYPES, TRADES, Origin, RecordType
+from k2.schemas.records import DEAD_LETTERS, GAPS, ORDER, QUOTES, RECORD_TYPES, TRADES, Origin, RecordType
 
-ALL = [TRADES, QUOTES, DEAD_LETTERS]
+ALL = [TRADES, QUOTES, DEAD_LETTERS, GAPS]
 MESSAGES = list(RECORD_TYPES.values())
 
 

@@ -75,7 +75,7 @@ def test_a_sound_lake_is_found_sound_and_all_of_it_is_read(lake: LocalLake, tmp_
     assert report.unrecorded == 0
     assert report.bytes_read == sum(path.stat().st_size for path in tmp_path.rglob("*.parquet"))
     assert told[-1] == (report.bytes_read, report.bytes_read)
-    assert report.files == 3 + 1 + 2 + 2  # metadata of three tables, one list, two manifests, two data files
+    assert report.files == 4 + 1 + 2 + 2  # metadata of four tables, one list, two manifests, two data files
 
 
 @pytest.mark.parametrize("harm", [flip, shorten, lambda path: path.unlink()], ids=["flipped", "cut short", "gone"])

@@ -11,7 +11,7 @@ import pytest
 
 from k2.common.clock import SystemClock
 from k2.common.errors import ConfigurationError, LogIdentityError, UnavailableError
-from k2.schemas.records import DEAD_LETTERS, QUOTES, TRADES, Field, FieldType, RecordType
+from k2.schemas.records import DEAD_LETTERS, GAPS, QUOTES, TRADES, Field, FieldType, RecordType
 from k2.storage.iceberg_schema import iceberg_schema
 from k2.storage.seam import LogPartition, SeamError
 from k2.storage.settings import CatalogSettings
@@ -31,7 +31,7 @@ def grown(record_type: RecordType, *, nullable: bool) -> RecordType:
     return dataclasses.replace(record_type, fields=(*record_type.fields, added))
 
 
-@pytest.mark.parametrize("record_type", [TRADES, QUOTES, DEAD_LETTERS], ids=lambda record_type: record_type.name)
+@pytest.mark.parametrize("record_type", [TRADES, QUOTES, DEAD_LETTERS, GAPS], ids=lambda record_type: record_type.name)
 def test_tables_keep_the_field_ids_of_the_record_definition(lake: LocalLake, record_type: RecordType) -> None:
     found = lake.tables.load(record_type.name).schema()
 
@@ -43,7 +43,7 @@ def test_ensure_creates_once(tmp_path: Path) -> None:
 
     first, second = lake.tables.ensure(), lake.tables.ensure()
 
-    assert (first, second) == (["trades", "quotes", "dead_letters"], [])
+    assert (first, second) == (["trades", "quotes", "dead_letters", "gaps"], [])
 
 
 def test_rows_are_partitioned_by_exchange_and_day_and_sorted_by_symbol_and_time(lake: LocalLake) -> None:

@@ -72,7 +72,7 @@ def test_a_table_that_fails_leaves_the_others_their_turn(tmp_path: Path) -> None
 
     report = upkeep(lake).round()
 
-    assert [one.table for one in report.tables] == ["trades", "dead_letters"]
+    assert [one.table for one in report.tables] == ["trades", "dead_letters", "gaps"]
     assert "quotes" in report.problems[0]
     assert not report.is_sound
 

@@ -1,0 +1,303 @@
+"""The gap ledger of one table: watches the rows of each batch, writes what happens to gaps, remembers after the commit.
+
+What is decided depends on the table's rows alone, in the order of the log. So the memory can be rebuilt from them, and
+a batch that is decided again after a crash writes the same events, which the table of gaps holds once.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import polars as pl
+
+from k2.common.errors import AccountingError, FencedError, LogIdentityError
+from k2.common.logging import get_logger
+from k2.ingestion import events
+from k2.ingestion.sequence_batches import COLUMNS, Memory, observe, remembered, without_forgotten
+from k2.ingestion.sequence_rules import NO_DAY, GapEvent, SequenceKind
+from k2.kafka.topics import exchange_of
+from k2.schemas.arrow import polars_schema
+from k2.schemas.records import GAPS, TRADES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from k2.common.clock import Clock
+    from k2.ingestion.sequence_batches import Observation, StreamChange
+    from k2.ingestion.sequence_settings import SequenceSettings
+    from k2.storage.seam import LogPartition
+    from k2.storage.tables import RegisteredLog, TableHead
+
+log = get_logger(__name__)
+
+
+class PinnedRows(Protocol):
+    """One snapshot of a table."""
+
+    @property
+    def head(self) -> TableHead:
+        """The snapshot's head."""
+        ...
+
+    def rows(
+        self, partition: LogPartition, start: int, end: int, *, columns: Sequence[str], since_us: int = 0
+    ) -> Iterator[pl.DataFrame]:
+        """Iterate over ingested rows, ordered by offset."""
+        ...
+
+
+class RowSource(Protocol):
+    """Where a memory is rebuilt from."""
+
+    def pinned(self, table_name: str) -> PinnedRows:
+        """Return the newest snapshot; UnavailableError."""
+        ...
+
+
+class GapTable(Protocol):
+    """What keeps the events of gaps."""
+
+    def append(self, events: pl.DataFrame) -> int:
+        """Append the events that are absent; return how many."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPart:
+    """What a batch holds of one partition: the rows of the offsets [start, end) that go into the table."""
+
+    topic: str
+    start: int
+    end: int
+    frames: Sequence[pl.DataFrame]
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    """The memory of a partition whose rows below `next_offset` it has seen, as of a commit."""
+
+    memory: Memory
+    next_offset: int
+    commit_sequence: int
+
+
+@dataclass(slots=True)
+class Watched:
+    """What watching a batch found; kept with the batch until it is committed or dropped."""
+
+    seen: dict[LogPartition, Observation] = field(default_factory=dict)
+    ends: dict[LogPartition, int] = field(default_factory=dict)
+    gap_events: pl.DataFrame | None = None
+    is_recorded: bool = False
+
+
+class GapLedger:
+    """Watches one table; only the writer's thread uses it."""
+
+    def __init__(
+        self,
+        table: str,
+        *,
+        scopes: Mapping[str, str],
+        rows: RowSource,
+        gaps: GapTable,
+        settings: SequenceSettings,
+        clock: Clock,
+        observer: events.Observer,
+    ) -> None:
+        """Watch the topics in `scopes`, each by the column that tells its streams apart: symbol or channel."""
+        self._table = table
+        self._scopes = dict(scopes)
+        self._source = rows
+        self._gaps = gaps
+        self._settings = settings
+        self._rules = settings.rules
+        self._clock = clock
+        self._observe = observer
+        self._known: dict[LogPartition, _Remembered] = {}
+
+    def watch(self, parts: Mapping[LogPartition, BatchPart], logs: Mapping[int, RegisteredLog]) -> Watched:
+        """Decide what the batch's rows are; changes nothing.
+
+        Raises:
+            FencedError: the table holds rows of the batch already.
+            AccountingError: a gap is so large that the settings say to stop.
+            LogIdentityError: the table ends below the batch.
+            UnavailableError: the table cannot be read.
+        """
+        watched = Watched()
+        changes: list[pl.DataFrame] = []
+        for key, part in parts.items():
+            scope = self._scopes.get(part.topic)
+            if scope is None:
+                continue
+            rows = _rows(part.frames)
+            memory = self._memory(key, scope, part, rows)
+            seen = observe(memory, rows, self._rules, scope=scope, partition=key.partition, end_offset=part.end)
+            watched.seen[key], watched.ends[key] = seen, part.end
+            if seen.changes:
+                changes.append(self._as_events(seen.changes, scope, key, part, logs[key.log_id].topic_id))
+        if changes:
+            watched.gap_events = pl.concat(changes)
+            self._see_that_none_halts(watched.gap_events)
+        return watched
+
+    def record(self, watched: Watched) -> None:
+        """Write the events of gaps, before the batch is committed; safe to call again; UnavailableError."""
+        if watched.gap_events is not None and not watched.is_recorded:
+            self._gaps.append(watched.gap_events)
+        watched.is_recorded = True
+
+    def committed(self, watched: Watched, commit_sequence: int) -> None:
+        """Remember what the batch did, now that it is in the table."""
+        for key, seen in watched.seen.items():
+            known = self._known.get(key)
+            memory = remembered(known.memory if known else Memory(), seen)
+            memory = without_forgotten(memory, self._rules, streams_max=self._settings.streams_max)
+            self._known[key] = _Remembered(memory, watched.ends[key], commit_sequence)
+        if watched.seen:
+            self._tell(watched)
+
+    # Memory.
+
+    def _memory(self, key: LogPartition, scope: str, part: BatchPart, rows: pl.DataFrame) -> Memory:
+        known = self._known.get(key)
+        if known is None or known.next_offset != part.start:
+            known = self._known[key] = self._from_table(key, scope, part.start, rows)
+        return known.memory
+
+    def _from_table(self, key: LogPartition, scope: str, start: int, rows: pl.DataFrame) -> _Remembered:
+        """Take the memory from one head: rolled forward where it is behind, rebuilt where there is none to trust."""
+        pinned = self._source.pinned(self._table)
+        seam = pinned.head.seam
+        found = seam.next_offset(key)
+        if found is None or found < start:
+            raise LogIdentityError(
+                f"the seam of log {key.log_id} partition {key.partition} of {self._table} is {found}, the batch begins "
+                f"at {start}: rows between them are in no table; seek to the seam and read again"
+            )
+        if found > start:
+            raise FencedError(
+                f"log {key.log_id} partition {key.partition} of {self._table}: the seam is {found}, the batch begins "
+                f"at {start}: another writer was here first"
+            )
+        known = self._known.get(key)
+        reach = max(0, start - 2 * self._rules.memory_offsets)
+        if known and (known.next_offset > start or known.commit_sequence > seam.commit_sequence):
+            known = None
+        if known and known.next_offset >= reach:
+            memory, low, since_us = known.memory, known.next_offset, 0
+        else:
+            memory, low, since_us = Memory(), reach, self._since_us(rows)
+        count = 0
+        for slab in pinned.rows(key, low, start, columns=COLUMNS, since_us=since_us) if low < start else ():
+            count += slab.height
+            end = start if slab.is_empty() else slab["log_offset"][-1] + 1
+            seen = observe(memory, slab, self._rules, scope=scope, partition=key.partition, end_offset=end)
+            memory = remembered(memory, seen)
+        log.info("sequence_memory_read", table=self._table, partition=key.partition, rows=count, from_offset=low)
+        return _Remembered(memory, start, seam.commit_sequence)
+
+    def _since_us(self, rows: pl.DataFrame) -> int:
+        first = rows["ts_log"].dt.epoch("us").min()
+        return max(0, first - 3 * self._rules.memory_us) if isinstance(first, int) else 0
+
+    # Events.
+
+    def _as_events(
+        self, changes: Iterable[StreamChange], scope: str, key: LogPartition, part: BatchPart, topic_id: str
+    ) -> pl.DataFrame:
+        recorded_us = self._clock.time_ns() // 1_000
+        rows = [
+            {
+                "event": change.event.value,
+                "ts_recorded": recorded_us,
+                "data_type": self._table,
+                "exchange": exchange_of(part.topic),
+                scope: stream,
+                "trading_date": _day(change.hole.from_day),
+                "trading_date_to": _day(change.hole.to_day),
+                "topic": part.topic,
+                "topic_id": topic_id,
+                "log_id": key.log_id,
+                "log_partition": key.partition,
+                "log_offset": change.hole.offset,
+                "ts_log": change.hole.time_us,
+                "gap_first": change.hole.gap_first,
+                "gap_last": change.hole.gap_last,
+                "first_missing": change.first,
+                "last_missing": change.last,
+                "event_offset": change.offset,
+                "ts_event_log": change.time_us,
+                "from_ns": change.hole.from_ns,
+                "to_ns": change.hole.to_ns,
+                "decided_offset": part.end - 1,
+            }
+            for stream, change in changes
+        ]
+        return pl.DataFrame(
+            [
+                pl.Series(name, [row.get(name) for row in rows], _BUILT.get(kind, kind)).cast(kind)
+                for name, kind in _TYPES.items()
+            ]
+        )
+
+    def _see_that_none_halts(self, gap_events: pl.DataFrame) -> None:
+        if self._settings.on_halt != "stop":
+            return
+        size = pl.col("last_missing") - pl.col("first_missing") + 1
+        large = gap_events.filter(pl.col("event") == GapEvent.OPENED, size >= self._settings.halt_missing_min)
+        if large.height:
+            gap = large.row(0, named=True)
+            raise AccountingError(
+                f"{self._table}, {gap['exchange']} {gap['symbol'] or gap['channel']}: numbers {gap['gap_first']:,} to "
+                f"{gap['gap_last']:,} are missing before offset {gap['log_offset']:,} of partition "
+                f"{gap['log_partition']}; the settings say to stop at such a gap. To go on with the gap recorded, set "
+                "K2_INGESTION__SEQUENCES__ON_HALT=alert"
+            )
+
+    def _tell(self, watched: Watched) -> None:
+        by_kind = Counter(event.decision.kind for seen in watched.seen.values() for event in seen.events)
+        messages = sum(seen.messages for seen in watched.seen.values())
+        by_kind[SequenceKind.NORMAL] = messages - by_kind.total()
+        numbers: Counter[str] = Counter()
+        gaps: list[events.GapOpened] = []
+        for event, exchange, symbol, channel, first, last in (
+            () if watched.gap_events is None else watched.gap_events.select(_TOLD).iter_rows()
+        ):
+            numbers[event] += last - first + 1
+            if event == GapEvent.OPENED:
+                level = self._level(last - first + 1)
+                gaps.append(events.GapOpened(self._table, exchange, symbol or channel, first, last, level))
+        kinds = {kind.value: count for kind, count in by_kind.items()}
+        self._observe(events.SequencesWatched(self._table, kinds, dict(numbers)))
+        for gap in itertools.islice((gap for gap in gaps if gap.level), _TOLD_MAX):
+            self._observe(gap)
+
+    def _level(self, missing: int) -> str:
+        """Return how loudly a gap of so many numbers is told."""
+        settings = self._settings
+        thresholds = (("halt", settings.halt_missing_min), ("alert", settings.alert_missing_min),
+                      ("log", settings.log_missing_min))  # fmt: skip
+        return next((level for level, least in thresholds if missing >= least), "")
+
+
+_TYPES = polars_schema(GAPS)
+_ROW_TYPES = polars_schema(TRADES)
+_BUILT: dict[pl.DataType, pl.DataType] = {pl.Date(): pl.Int32(), pl.Datetime("us", "UTC"): pl.Int64()}
+_TOLD = ("event", "exchange", "symbol", "channel", "first_missing", "last_missing")
+_TOLD_MAX = 100
+"""Gaps of one batch that are told one by one; the counts are of all."""
+
+
+def _day(day: int) -> int | None:
+    return None if day == NO_DAY else day
+
+
+def _rows(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    if not frames:
+        return pl.DataFrame(schema={name: _ROW_TYPES[name] for name in COLUMNS})
+    return pl.concat([frame.select(COLUMNS) for frame in frames])

@@ -1,0 +1,79 @@
+"""The table of gaps: its writer, and the state of each gap as its events tell it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+from pyiceberg.expressions import AlwaysTrue
+
+from k2.schemas.arrow import polars_schema
+from k2.schemas.records import GAPS
+from k2.storage.event_tables import GAP_EVENTS, EventWriter
+from k2.storage.failures import translated
+from k2.storage.side_tables import intact_scan
+
+if TYPE_CHECKING:
+    from k2.common.clock import Clock
+    from k2.storage.settings import CatalogSettings
+    from k2.storage.tables import MarketTables
+
+GAP: Final = ("topic_id", "log_partition", "log_offset", "gap_first")
+"""What a gap is known by: the record that showed it, and its first number."""
+_ABOUT: Final = ("data_type", "exchange", "symbol", "channel", "trading_date", "trading_date_to", "topic", "log_id",
+                 "gap_last", "from_ns", "to_ns", "ts_log")  # fmt: skip
+
+
+class GapWriter(EventWriter):
+    """Appends events to `market.gaps`."""
+
+    def __init__(self, tables: MarketTables, settings: CatalogSettings, clock: Clock) -> None:
+        super().__init__(GAP_EVENTS, tables, settings, clock)
+
+
+class GapReader:
+    """Reads the gaps of `market.gaps`."""
+
+    def __init__(self, tables: MarketTables) -> None:
+        self._tables = tables
+
+    def gaps(
+        self, *, symbol: str | None = None, exchange: str | None = None, since_ns: int | None = None
+    ) -> pl.DataFrame:
+        """Return one row a gap, the newest first; `since_ns` leaves out those that ended before, in event time."""
+        table = self._tables.latest(GAPS.name)
+        parts = {"symbol": symbol, "exchange": exchange}
+        filters = [pl.col(name) == value for name, value in parts.items() if value is not None]
+        if since_ns is not None:
+            filters.append(pl.col("to_ns") >= since_ns)
+        with translated("reading the gaps", path=f"market.{GAPS.name}"):
+            events = pl.DataFrame(
+                pl.from_arrow(intact_scan(table, AlwaysTrue(), tuple(polars_schema(GAPS))).to_arrow())
+            )
+        return states(events.filter(*filters) if filters else events)
+
+
+def states(events: pl.DataFrame) -> pl.DataFrame:
+    """Fold events into one row a gap: `missing` of `size` numbers have not come; `state` is open, filled or lost."""
+    size = pl.col("last_missing") - pl.col("first_missing") + 1
+    of = {kind: size.filter(pl.col("event") == kind).sum() for kind in ("opened", "filled", "lost")}
+    folded = events.group_by(*GAP).agg(
+        *(pl.col(name).first() for name in _ABOUT), size=of["opened"], filled=of["filled"], lost=of["lost"]
+    )
+    state = (
+        pl.when(pl.col("filled") >= pl.col("size"))
+        .then(pl.lit("filled"))
+        .when(pl.col("lost") > 0)
+        .then(pl.lit("lost"))
+        .otherwise(pl.lit("open"))
+    )
+    return (
+        folded.filter(pl.col("size") > 0)
+        .with_columns(missing=pl.col("size") - pl.col("filled"), state=state)
+        .select(
+            "exchange", "symbol", "channel", "data_type", "trading_date", "trading_date_to", "gap_first", "gap_last",
+            "size", "missing", "state", "from_ns", "to_ns", "ts_log", "topic", "topic_id", "log_id",
+            "log_partition", "log_offset",
+        )
+        .sort("to_ns", "log_partition", "log_offset", "gap_first", descending=True)
+    )  # fmt: skip

@@ -1,0 +1,62 @@
+"""The table of gaps: each event once, and the state that a gap's events tell; rows read back in the log's order."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from k2.ingestion.sequence_batches import COLUMNS
+from k2.storage.gaps import GapReader, GapWriter
+from k2.storage.partition_rows import PartitionRows
+from k2.storage.seam import LogPartition
+from k2.testing.gap_events import gap_event, gap_events
+from k2.testing.local_lake import LocalLake
+
+
+def test_an_event_is_held_once_however_often_it_is_told(lake: LocalLake) -> None:
+    writer = GapWriter(lake.tables, lake.settings, lake.clock)
+
+    first = writer.append(gap_events(gap_event("opened", 10, 14)))
+    again = writer.append(gap_events(gap_event("opened", 10, 14), gap_event("filled", 12, 12, event_offset=9)))
+
+    assert (first, again) == (1, 1)
+
+
+def test_a_gap_is_open_until_it_is_filled_or_lost(lake: LocalLake) -> None:
+    writer, reader = GapWriter(lake.tables, lake.settings, lake.clock), GapReader(lake.tables)
+    seen = []
+    for part in (
+        [gap_event("opened", 10, 14)],
+        [gap_event("filled", 12, 12, event_offset=9)],
+        [gap_event("lost", 10, 11), gap_event("lost", 13, 14)],
+        [gap_event("filled", number, number, event_offset=number + 20) for number in (10, 11, 13, 14)],
+    ):
+        writer.append(gap_events(*part))
+        seen.append(reader.gaps().select("state", "size", "missing").row(0))
+
+    assert seen == [("open", 5, 5), ("open", 5, 4), ("lost", 5, 4), ("filled", 5, 0)]
+
+
+def test_gaps_are_found_by_symbol_exchange_and_time(lake: LocalLake) -> None:
+    writer, reader = GapWriter(lake.tables, lake.settings, lake.clock), GapReader(lake.tables)
+    writer.append(
+        gap_events(gap_event("opened", 10, 14), gap_event("opened", 30, 31, gap_first=30, gap_last=31, symbol="CBA"))
+    )
+
+    assert reader.gaps(symbol="CBA")["gap_first"].to_list() == [30]
+    assert reader.gaps(exchange="sim").height == 0
+    assert (reader.gaps(since_ns=200).height, reader.gaps(since_ns=201).height) == (2, 0)
+
+
+def test_a_partitions_rows_come_back_in_the_order_of_the_log(lake: LocalLake) -> None:
+    lake.commit("a", 0, 30)
+    lake.commit("b", 30, 50)
+    lake.commit("c", 0, 9, partition=1)
+    pinned = PartitionRows(lake.tables).pinned("trades")
+
+    found = pl.concat(list(pinned.rows(LogPartition(0, 0), 5, 40, columns=COLUMNS)))
+    late = list(pinned.rows(LogPartition(0, 0), 0, 50, columns=COLUMNS, since_us=1_767_400_000_000_000))
+
+    assert found["log_offset"].to_list() == list(range(5, 40))
+    assert tuple(found.columns) == COLUMNS
+    assert sum(part.height for part in late) == 0
+    assert pinned.head.seam.next_offset(LogPartition(0, 0)) == 50
