@@ -11,11 +11,11 @@ from k2.common.errors import CorruptionError
 from k2.query.audit import Auditor
 from k2.query.scan import Scanner
 from k2.query.table_sql import TableSql
-from k2.schemas.records import DEAD_LETTERS
 from k2.storage.dead_letter_offsets import DeadLetterOffsets
 from k2.storage.file_checks import FileChecks
 from k2.storage.planning import Planner
 from k2.storage.side_tables import files_of_side_table
+from k2.storage.tables import SIDE_TABLES
 from k2.testing.damage import flip_in
 from k2.testing.manual_clock import ManualClock
 from k2.testing.replay_world import ReplayWorld
@@ -48,7 +48,7 @@ def sql_of(lake: LocalLake, directory: Path) -> TableSql:
     planner = Planner(lake.tables, lake.settings)
 
     def files_of(name: str):
-        if name == DEAD_LETTERS.name:
+        if name in SIDE_TABLES:
             return files_of_side_table(lake.tables, name)
         return planner.plan(planner.pin(name))
 
