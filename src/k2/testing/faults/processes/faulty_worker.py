@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from k2.storage.settings import CatalogSettings
 
 _NS = 10**9
+_JUMP_BACK_SECONDS = 3_600
 
 
 class UnreliableCatalog(FaultyCatalog):
@@ -54,6 +55,20 @@ class WrongClock(SystemClock):
         return super().time_ns() + self._offset_ns + self._draw.randrange(-60 * _NS, 60 * _NS)
 
 
+class FrozenClock(SystemClock):
+    """A wall clock that stands still for a while, then is an hour behind; monotonic time is right."""
+
+    def __init__(self, frozen_seconds: float) -> None:
+        self._stopped_ns = super().time_ns()
+        self._until = super().monotonic() + frozen_seconds
+
+    def time_ns(self) -> int:
+        """Return the time at which it stopped, then one that has jumped back."""
+        if self.monotonic() < self._until:
+            return self._stopped_ns
+        return super().time_ns() - _JUMP_BACK_SECONDS * _NS
+
+
 def main() -> None:
     """Put the faults in place, then ingest as the command does."""
     parser = argparse.ArgumentParser(prog="faulty_worker", description=__doc__)
@@ -62,11 +77,15 @@ def main() -> None:
     parser.add_argument("--lost", type=float, default=0.0, help="share of commits whose request or reply is lost")
     parser.add_argument("--delay", type=float, default=0.0, help="longest delay of such a reply, seconds")
     parser.add_argument("--clock-offset", type=float, default=0.0, help="seconds that the wall clock is off")
+    parser.add_argument("--clock-frozen", type=float, default=0.0, help="seconds that it stands still, to jump back")
     arguments = parser.parse_args()
     faulthandler.register(signal.SIGUSR1)
     draw = random.Random(arguments.seed)  # noqa: S311 a run must be repeatable
     if arguments.clock_offset:
         patch("k2.common.clock.SystemClock", lambda: WrongClock(draw, arguments.clock_offset)).start()
+    if arguments.clock_frozen:
+        frozen = FrozenClock(arguments.clock_frozen)
+        patch("k2.common.clock.SystemClock", lambda: frozen).start()
     if arguments.lost:
 
         def open_unreliable(settings: CatalogSettings) -> UnreliableCatalog:

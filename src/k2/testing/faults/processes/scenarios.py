@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _STORM_MEMBERS: Final = 5
 _STORM_SECONDS: Final = 2.0
 _OVERLAPPING_WORKERS: Final = 3
+_FROZEN_SECONDS: Final = 12.0
+_START_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,26 @@ def _wrong_clock(run: Run) -> None:
         run.injected += 1
 
 
+def _frozen_clock(run: Run) -> None:
+    """Let a worker's wall clock stand still while it commits, then jump an hour back; it may expire no snapshot."""
+    run.catalog_settings = {"expire_every_commits": 2, "snapshots_kept_min": 1, "snapshot_age_min_seconds": 600.0}
+    worker = run.start_worker(arguments=["--clock-frozen", str(_FROZEN_SECONDS)])
+    began = run.clock.monotonic()
+    run.wait_for_commits()
+    run.wait_for_commits()
+    run.injected += 1
+    run.clock.sleep(max(0.0, began + _FROZEN_SECONDS + _START_SECONDS - run.clock.monotonic()))
+    run.wait_for_commits()
+    run.wait_for_commits()
+    run.injected += 1
+    commits = worker.events("batch_committed")
+    negative = [event for event in commits if min(event["write_seconds"], event["commit_seconds"]) < 0]
+    if negative:
+        run.complaints.append(f"{len(negative)} commits took less than no time, such as {negative[0]}")
+    if worker.events("snapshots_expired"):
+        run.complaints.append("snapshots younger than their least age were expired")
+
+
 def _expiry_and_kills(run: Run) -> None:
     run.catalog_settings = {
         "expire_every_commits": 2, "snapshots_kept_min": 1, "snapshot_age_min_seconds": 0.0, "snapshots_kept_max": 2,
@@ -167,13 +189,16 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
     Scenario("topic created again", "14", surroundings.create_topic_again),
     Scenario("partitions added", "14", surroundings.add_partitions),
     Scenario("log start passes the seam", "14", surroundings.let_retention_pass),
+    Scenario("log end below the seam", "14", surroundings.restore_old_log),
     Scenario("registry and Valkey killed", "15", surroundings.kill_registry),
     Scenario("registry falls silent", "15", surroundings.silence_registry),
+    Scenario("Valkey stalled", "15", surroundings.stall_valkey),
     Scenario("catalog locked", "16", surroundings.lock_catalog),
     Scenario("no space left", "17", surroundings.fill_disk, small_disk=True),
     Scenario("read-only file system", "18", surroundings.make_read_only, small_disk=True),
     Scenario("broken records", "20", _broken_records, broken=0.3),
     Scenario("clock off", "21", _wrong_clock),
+    Scenario("clock frozen", "21", _frozen_clock),
     Scenario("burst", "22", _burst),
     Scenario("expiry beside kills", "25", _expiry_and_kills),
 )

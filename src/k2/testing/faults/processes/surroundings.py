@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import subprocess
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+import psutil
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]  # not in its list
+from valkey import Valkey
 
 from k2 import bootstrap
+from k2.ingestion.bloom_deduplicator import ProductionDeduplicator
 from k2.testing.fault_proxy import HEALTHY, FaultProxy, NetworkFault
 from k2.testing.faults.processes.arena import PARTITIONS
 
@@ -20,6 +24,12 @@ if TYPE_CHECKING:
     from k2.testing.faults.processes.arena import Run
 
 _LOCKED_SECONDS: Final = 4.0
+_STALLED_SECONDS: Final = 5.0
+_VALKEY_SECONDS: Final = 1.0
+"""How long a client waits for Valkey."""
+_VALKEY_CALL_SECONDS_MAX: Final = 10.0
+_IDS: Final = 500
+_MORE_RECORDS: Final = 400
 _REQUEST_SECONDS: Final = 10.0
 
 
@@ -106,6 +116,76 @@ def let_retention_pass(run: Run) -> None:
     run.injected += 1
     run.start_worker()
     _expect_refusal(run, f"offsets {seam:,} to {seam + 4:,} (5 records) were deleted before they were ingested")
+
+
+def restore_old_log(run: Run) -> None:
+    """Kill the broker and put an older copy of the topic in its place: the log, with its id, ends below the seam."""
+    _settle(run)
+    home = run.arena.platform.directory.component("kafka") / "log"
+    partitions = [f"{run.topic}-{number}" for number in range(PARTITIONS)]
+    copies = run.directory / "old-log"
+    for name in partitions:
+        shutil.copytree(home / name, copies / name)
+    ended = run.admin.ranges(run.topic)[run.topic, 0].end
+    run.feeder.send(_MORE_RECORDS)
+    run.feeder.stop()
+    run.start_worker()
+    run.quiesce()
+    seam = run.seams()[0]
+
+    def restore() -> None:
+        for name in partitions:
+            shutil.rmtree(home / name)
+            shutil.copytree(copies / name, home / name)
+
+    _restart_broker(run, restore)
+    run.injected += 1
+    run.start_worker()
+    _expect_refusal(run, f"seam says {seam:,}, log ends at {ended:,}: {seam - ended} records")
+
+
+def _restart_broker(run: Run, while_down: Callable[[], None]) -> None:
+    """Kill the broker and do something before its successor, which is a JVM to start first, looks at its files."""
+    status = run.arena.platform.status("kafka")
+    assert status.process is not None
+    killed = psutil.Process(status.process.pid)
+    run.arena.platform.kill("kafka")
+    run.wait("the broker to be dead", lambda: not killed.is_running() or killed.status() == psutil.STATUS_ZOMBIE)
+    while_down()
+    run.arena.platform.wait_restarted("kafka", restarts=status.restarts + 1)
+
+
+def stall_valkey(run: Run) -> None:
+    """Let Valkey fall silent for five seconds while ids are looked up in it: no new id may count as seen before.
+
+    Ingestion, which needs no Valkey, must go on meanwhile.
+    """
+    run.start_worker()
+    run.wait_for_commits()
+    url = urlsplit(run.arena.platform.settings().valkey.url.get_secret_value())
+    with FaultProxy(url.port or 0) as proxy:
+        client = Valkey(port=proxy.port, socket_timeout=_VALKEY_SECONDS, retry=None)
+        seen = ProductionDeduplicator(client, 100_000, namespace=run.topic)
+        known = [f"{run.topic}-known-{number}" for number in range(_IDS)]
+        seen.is_duplicate_batch(known)
+        proxy.fault = NetworkFault(silent=True)
+        began = run.clock.monotonic()
+        asked, slowest = 0, 0.0
+        while run.clock.monotonic() - began < _STALLED_SECONDS:
+            new = [f"{run.topic}-new-{asked}-{number}" for number in range(_IDS)]
+            called = run.clock.monotonic()
+            wrong = sum(seen.is_duplicate_batch([*new, *known])[:_IDS])
+            slowest = max(slowest, run.clock.monotonic() - called)
+            asked += 1
+            if wrong:
+                run.complaints.append(f"{wrong} new ids counted as duplicates while Valkey was silent")
+        run.injected += asked
+        if slowest > _VALKEY_CALL_SECONDS_MAX:
+            run.complaints.append(f"a question waited {slowest:.1f} s for Valkey")
+        run.wait_for_commits()
+        proxy.fault = HEALTHY
+        run.wait("ids to be known again", lambda: all(seen.is_duplicate_batch(known)))
+        client.connection_pool.disconnect()
 
 
 def lock_catalog(run: Run) -> None:
