@@ -124,25 +124,27 @@ def _every(settings: Settings, data_dir: Path | None, seconds: float, port: int)
     from k2.common.logging import get_logger
     from k2.common.metrics import Metrics
     from k2.ingestion.status_server import StatusServer
+    from k2.storage.upkeep.health import UpkeepHealth
     from k2.storage.upkeep.metrics import UpkeepMetrics
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     metrics, clock = Metrics(), bootstrap.system_clock()
+    health = UpkeepHealth(settings.upkeep.alert_after_failures)
     where = [] if data_dir is None else ["--data-dir", str(data_dir)]
     loop = UpkeepLoop(
         [sys.executable, "-m", "k2.cli.main", "maintain", "--once", "--json", "--background", *where],
         interval_seconds=seconds,
         round_seconds_max=settings.upkeep.round_seconds_max,
-        metrics=UpkeepMetrics(metrics, clock),
+        observers=(UpkeepMetrics(metrics, clock), health),
         clock=clock,
     )
     status = StatusServer(
         settings.upkeep.metrics_host,
         port,
         metrics=metrics,
-        unready=list,
+        unready=health.reasons,
         silent_seconds=loop.silent_seconds,
         silent_seconds_max=settings.ingestion.silent_seconds_max,
     )

@@ -71,7 +71,10 @@ def status(
     data_dir: DataDirOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show each component: process, address, health, memory. Exit code 1 unless all are healthy."""
+    """Show each component: process, address, health, memory, and what keeps it from its work.
+
+    Exit code 1 unless all are healthy: they run and answer. `ready` in the JSON says whether all do their work.
+    """
     from k2.cli.platform_view import print_report, report_json
     from k2.common.clock import SystemClock
     from k2.local.control import inspect

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from k2.cli.console import program, wide_console
@@ -121,6 +122,7 @@ def report_json(report: PlatformReport, directory: DataDirectory) -> str:
     values = {
         "running": report.supervisor is not None,
         "healthy": report.healthy,
+        "ready": report.healthy and not any(component.unready for component in report.components),
         "stage": report.stage,
         "data_dir": str(directory.root),
         "memory_bytes": memory,
@@ -150,11 +152,13 @@ def _processes(report: PlatformReport) -> tuple[ProcessReport, ...]:
 
 def _cells(process: ProcessReport) -> tuple[str, ...]:
     style = _STYLES.get(State(process.health), "") if process.health in set(State) else ""
+    style = "yellow" if process.unready else style
     health = f"[{style}]{process.health}[/]" if style else process.health
     memory = "" if process.memory_bytes is None else f"{process.memory_bytes / _MEBIBYTE:.0f} MiB"
     uptime = "" if process.uptime_seconds is None else _duration(process.uptime_seconds)
     pid = "" if process.pid is None else str(process.pid)
-    return process.name, health, pid, memory, str(process.restarts), uptime, process.address, process.detail
+    detail = f"not ready: {'; '.join(process.unready)}" if process.unready else process.detail
+    return process.name, health, pid, memory, str(process.restarts), uptime, process.address, escape(detail)
 
 
 def _progress_table(statuses: Sequence[ComponentStatus]) -> Table:

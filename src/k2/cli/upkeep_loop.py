@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from k2.common.clock import Clock
-    from k2.storage.upkeep.metrics import UpkeepMetrics
+    from k2.storage.upkeep.health import RoundObserver
 
 _NICE: Final = 10
 _POLL_SECONDS: Final = 0.5
@@ -36,16 +36,16 @@ class UpkeepLoop:
         *,
         interval_seconds: float,
         round_seconds_max: float,
-        metrics: UpkeepMetrics,
+        observers: Sequence[RoundObserver],
         clock: Clock,
     ) -> None:
-        """`command` does one round and writes its report to standard output as JSON."""
+        """`command` does one round and writes its report to standard output as JSON; `observers` hear of each."""
         self._command = (
             sys.executable, "-I", "-S", str(Path(launch.__file__)), str(os.getpid()), str(_NICE), *command,
         )  # fmt: skip
         self._interval_seconds = interval_seconds
         self._round_seconds_max = round_seconds_max
-        self._metrics = metrics
+        self._observers = observers
         self._clock = clock
         self._heard = clock.monotonic()
         self._log = get_logger(__name__)
@@ -54,10 +54,11 @@ class UpkeepLoop:
         """Do rounds until `stop` is set; the first one after the interval, when what starts now has started."""
         while not self._wait(stop):
             report = self._round(stop)
-            if report is not None:
-                self._metrics.record(report)
-            elif not stop.is_set():
-                self._metrics.failed()
+            for observer in self._observers:
+                if report is not None:
+                    observer.record(report)
+                elif not stop.is_set():
+                    observer.failed()
 
     def silent_seconds(self) -> float:
         """Return how long ago the loop last showed that it is alive."""

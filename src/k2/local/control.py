@@ -18,6 +18,7 @@ from k2.common.errors import ConfigurationError, K2Error, UnavailableError
 from k2.local.assembly import build_components
 from k2.local.component import ComponentStatus, Site, State, UnhealthyError
 from k2.local.description import orphans, read_description, running_supervisor
+from k2.local.k2_component import K2Component
 from k2.local.layout import DataDirectory, user_cache_directory
 from k2.local.logs import last_lines
 from k2.local.processes import end_orphan, identify, is_same, still_runs
@@ -48,6 +49,8 @@ class ProcessReport:
     memory_bytes: int | None
     restarts: int
     uptime_seconds: float | None
+    unready: tuple[str, ...] = ()
+    """Why it cannot do its work now, though it lives."""
 
 
 @dataclass(frozen=True)
@@ -219,24 +222,30 @@ def _start_failure(directory: DataDirectory, pid: int) -> K2Error:
 
 def _report(directory: DataDirectory, status: ComponentStatus, settings: LocalSettings, clock: Clock) -> ProcessReport:
     health, detail = str(status.state), status.detail
+    unready: tuple[str, ...] = ()
     alive = status.process is not None and is_same(status.process, identify(status.process.pid))
     if status.state in _LIVE:
         if not alive:
             health, detail = "dead", "the process is gone"
         else:
-            health, detail = _checked(directory, status, settings)
+            health, detail, unready = _checked(directory, status, settings)
     memory, uptime = _memory_and_uptime(status.process, clock) if status.process and alive else (None, None)
     pid = status.process.pid if status.process and alive else None
-    return ProcessReport(status.name, health, detail, pid, status.address, memory, status.restarts, uptime)
+    return ProcessReport(status.name, health, detail, pid, status.address, memory, status.restarts, uptime, unready)
 
 
-def _checked(directory: DataDirectory, status: ComponentStatus, settings: LocalSettings) -> tuple[str, str]:
+def _checked(
+    directory: DataDirectory, status: ComponentStatus, settings: LocalSettings
+) -> tuple[str, str, tuple[str, ...]]:
     (component,) = build_components([status.name], settings, user_cache_directory(settings.cache_dir))
+    site, timeout_seconds = Site(directory, status.ports), settings.check_timeout_seconds
     try:
-        component.check(Site(directory, status.ports), timeout_seconds=settings.check_timeout_seconds)
+        component.check(site, timeout_seconds=timeout_seconds)
+        if isinstance(component, K2Component):
+            return str(State.HEALTHY), "", component.unready(site, timeout_seconds=timeout_seconds)
     except UnhealthyError as error:
-        return str(State.UNHEALTHY), str(error)
-    return str(State.HEALTHY), ""
+        return str(State.UNHEALTHY), str(error), ()
+    return str(State.HEALTHY), "", ()
 
 
 def _memory_and_uptime(process: ProcessIdentity, clock: Clock) -> tuple[int | None, float | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import json
 import platform
 import sys
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from k2.local.ports import HOST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_ANSWER_BYTES_MAX = 65_536
 
 
 @dataclass(frozen=True)
@@ -47,17 +50,35 @@ class K2Component:
         """Ask `/livez`, where there is a port."""
         if not self.port_names:
             return
+        status, _ = self._ask(site, "/livez", timeout_seconds)
+        if status != http.client.OK:
+            raise UnhealthyError(f"{self.name} answers {status} to GET /livez on port {site.ports[self.port_names[0]]}")
+
+    def unready(self, site: Site, *, timeout_seconds: float) -> tuple[str, ...]:
+        """Return why the process cannot do its work now, though it lives: what it answers to `/readyz`.
+
+        Raises:
+            UnhealthyError: it does not answer, or not as it should.
+        """
+        if not self.port_names:
+            return ()
+        _, body = self._ask(site, "/readyz", timeout_seconds)
+        try:
+            return tuple(map(str, json.loads(body)["reasons"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UnhealthyError(f"{self.name} answers GET /readyz with {body[:80]!r}") from error
+
+    def _ask(self, site: Site, path: str, timeout_seconds: float) -> tuple[int, bytes]:
         port = site.ports[self.port_names[0]]
         connection = http.client.HTTPConnection(HOST, port, timeout=timeout_seconds)
         try:
-            connection.request("GET", "/livez")
-            status = connection.getresponse().status
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read(_ANSWER_BYTES_MAX)
         except (OSError, http.client.HTTPException) as error:
             raise UnhealthyError(f"no answer from {self.name} on port {port}: {error}") from error
         finally:
             connection.close()
-        if status != http.client.OK:
-            raise UnhealthyError(f"{self.name} answers {status} to GET /livez on port {port}")
 
     def after_start(self, site: Site, *, timeout_seconds: float) -> None:
         """Do nothing."""

@@ -86,6 +86,9 @@ class UpkeepSettings(BaseModel):
     round_seconds_max: float = Field(
         default=3600.0, gt=0, description="Longest time of one round in the background; then it is ended"
     )
+    alert_after_failures: int = Field(
+        default=3, gt=0, description="Rounds with problems in a row after which upkeep reports that it is not ready"
+    )
     metrics_host: str = Field(default="127.0.0.1", min_length=1, description="Address of the upkeep's own /metrics")
     metrics_port: int = Field(default=9309, ge=0, le=65535, description="Port of the upkeep's own /metrics")
     scratch_dir: Path | None = Field(

@@ -58,7 +58,7 @@ class Heard:
 
 def loop(heard: Heard, code: str, **settings: float) -> UpkeepLoop:
     limits = {"interval_seconds": 0.01, "round_seconds_max": 60.0, **settings}
-    return UpkeepLoop([sys.executable, "-S", "-c", code], metrics=heard, clock=SystemClock(), **limits)
+    return UpkeepLoop([sys.executable, "-S", "-c", code], observers=[heard], clock=SystemClock(), **limits)
 
 
 @pytest.mark.parametrize(

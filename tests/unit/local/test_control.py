@@ -6,8 +6,11 @@ import os
 
 import pytest
 
+from k2.cli.platform_view import print_report, report_json
 from k2.common.clock import SystemClock
 from k2.common.errors import ConfigurationError
+from k2.common.metrics import Metrics
+from k2.ingestion.status_server import StatusServer
 from k2.local import control
 from k2.local.component import ComponentStatus, State
 from k2.local.description import PlatformDescription, from_json, orphans, read_description, running_supervisor, to_json
@@ -118,3 +121,27 @@ def test_reset_refuses_while_the_lock_is_held_whatever_the_lock_file_says(direct
 
     assert (directory.root / "warehouse").is_dir()
     lock.release()
+
+
+def test_status_tells_what_keeps_a_component_that_lives_from_its_work(directory, capsys):
+    own = identify(os.getpid())
+    reasons = ["upkeep: 3 rounds in a row with problems: [disk] full"]
+    server = StatusServer(
+        "127.0.0.1", 0, metrics=Metrics(), unready=lambda: reasons, silent_seconds=lambda: 0.0, silent_seconds_max=1.0
+    )
+    server.start()
+    status = ComponentStatus("upkeep", State.HEALTHY, process=own, ports={"upkeep": server.address[1]})
+    write_json(directory.platform_file, to_json(PlatformDescription(own, "ready", (status,), "")))
+    lock = FileLock(directory.lock)
+    lock.acquire()
+    lock.write(f"{own.pid} {own.started}\n")
+
+    report = control.inspect(directory, LocalSettings(), CLOCK)
+
+    lock.release()
+    server.stop()
+    (found,) = report.components
+    assert (found.health, found.unready, report.healthy) == ("healthy", tuple(reasons), True)
+    assert '"ready": false' in report_json(report, directory)
+    print_report(report, directory)
+    assert f"not ready: {reasons[0]}" in capsys.readouterr().out

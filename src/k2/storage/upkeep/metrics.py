@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from k2.storage.upkeep.health import problems_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -46,7 +48,6 @@ class UpkeepMetrics:
 
     def record(self, report: Mapping[str, Any]) -> None:  # Any: a RoundReport as plain values
         """Take in the report of a round; only one without problems counts as a success."""
-        sound = not report["problems"]
         for found in report["tables"]:
             name = found["table"]
             for key, gauge in self._gauges.items():
@@ -57,8 +58,7 @@ class UpkeepMetrics:
                 self._orphans.labels(name).set(found["orphans"] - found["orphans_deleted"])
                 self._orphan_bytes.labels(name).set(found["orphan_bytes"] - found["orphan_bytes_deleted"])
             self._problems.labels(name).inc(len(found["problems"]))
-            sound = sound and not found["problems"]
-        self._count(sound=sound)
+        self._count(sound=not problems_of(report))
 
     def failed(self) -> None:
         """Take in a round that ended without a report."""
