@@ -1,0 +1,141 @@
+"""The time to drain follows the measured rates, per partition, and leaves out what a level defers."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from k2.common.degradation import DegradationLevel
+from k2.common.drain_time import DrainMeter, Progress
+
+NORMAL, GRACEFUL, CIRCUIT_BREAK = DegradationLevel.NORMAL, DegradationLevel.GRACEFUL, DegradationLevel.CIRCUIT_BREAK
+
+
+@pytest.fixture
+def meter() -> DrainMeter:
+    return DrainMeter(rate_seconds=1, look_ahead_seconds=0)
+
+
+def run(
+    meter: DrainMeter,
+    *,
+    seconds: int,
+    arrival: int,
+    service: int,
+    backlog: int = 0,
+    partition: int = 0,
+    shares: tuple[float, ...] = (1, 0, 0, 0),
+) -> None:
+    """Observe a partition once a second; what is served was read at once."""
+    for second in range(seconds + 1):
+        end = backlog + arrival * second
+        served = min(service * second, end)
+        taken = [round(share * served) for share in shares]
+        meter.observe(partition, Progress(end, served, taken, 0, served), at=float(second))
+
+
+def test_what_waits_takes_as_long_as_the_measured_service_rate_says(meter: DrainMeter) -> None:
+    run(meter, seconds=10, arrival=0, service=100, backlog=3_000)
+
+    assert meter.load(NORMAL).drain_seconds == pytest.approx(20)
+    assert meter.load(NORMAL).lag_records == 2_000
+
+
+def test_what_waits_in_memory_waits_as_well(meter: DrainMeter) -> None:
+    meter.observe(0, Progress(1_000, 1_000, [0, 0, 0, 0], 1_000, 0), at=0)
+    meter.observe(0, Progress(1_000, 1_000, [0, 0, 0, 0], 900, 100), at=1)
+
+    assert meter.load(NORMAL).drain_seconds == pytest.approx(9)
+
+
+def test_the_worst_partition_decides(meter: DrainMeter) -> None:
+    run(meter, seconds=10, arrival=100, service=1_000, partition=0)
+    run(meter, seconds=10, arrival=0, service=10, backlog=200, partition=1)
+
+    assert meter.load(NORMAL).drain_seconds == pytest.approx(10)
+    assert meter.drain_seconds(0, NORMAL) == 0
+
+
+def test_an_idle_reader_shows_no_limit_of_its_service(meter: DrainMeter) -> None:
+    run(meter, seconds=5, arrival=100, service=1_000, backlog=5_000)
+    busy = Progress(5_500, 5_000, [0] * 4, 0, 5_000)
+    meter.observe(0, busy, at=6)
+    for second in range(7, 60):
+        done = 5_500 + second
+        meter.observe(0, Progress(done, done, [0] * 4, 0, done), at=second)
+
+    meter.observe(0, Progress(6_559, 5_559, [0] * 4, 0, 5_559), at=60)
+
+    assert meter.load(NORMAL).drain_seconds < 4
+
+
+def test_what_a_level_defers_does_not_wait(meter: DrainMeter) -> None:
+    run(meter, seconds=10, arrival=0, service=100, backlog=3_000, shares=(0.1, 0.2, 0.3, 0.4))
+
+    drains = [meter.load(level).drain_seconds for level in DegradationLevel]
+
+    assert drains == pytest.approx([20, 20, 12, 6, 2])
+
+
+def test_a_service_that_stops_never_drains(meter: DrainMeter) -> None:
+    for second in range(3):
+        meter.observe(0, Progress(100 * second, 0, [0] * 4, 0, 0), at=second)
+
+    assert meter.load(NORMAL).drain_seconds == math.inf
+
+
+def test_what_is_still_to_pile_up_counts_ahead() -> None:
+    meter = DrainMeter(rate_seconds=0.001, look_ahead_seconds=2)
+
+    run(meter, seconds=1, arrival=300, service=100)
+
+    assert meter.load(NORMAL).drain_seconds == pytest.approx((200 + 2 * 200) / 100)
+
+
+def test_a_partition_seen_once_is_not_judged(meter: DrainMeter) -> None:
+    meter.observe(0, Progress(10**9, 0, [0] * 4, 0, 0), at=0)
+
+    assert meter.load(NORMAL).drain_seconds == 0
+    assert meter.load(NORMAL).lag_records == 10**9
+
+
+def test_a_partition_given_away_is_forgotten(meter: DrainMeter) -> None:
+    run(meter, seconds=3, arrival=100, service=10)
+
+    meter.forget(0)
+
+    assert meter.load(NORMAL) == (0, 0, 0)
+    assert meter.drain_seconds(0, NORMAL) == 0
+
+
+def test_counts_that_go_back_begin_anew(meter: DrainMeter) -> None:
+    run(meter, seconds=10, arrival=0, service=100, backlog=3_000)
+
+    meter.observe(0, Progress(3_000, 0, [0] * 4, 0, 0), at=11)
+
+    assert meter.load(NORMAL) == (3_000, 0, 0)
+
+
+def test_the_same_moment_twice_changes_nothing(meter: DrainMeter) -> None:
+    run(meter, seconds=10, arrival=0, service=100, backlog=3_000)
+    before = meter.load(NORMAL)
+
+    meter.observe(0, Progress(9_000, 1_000, [0] * 4, 0, 1_000), at=10)
+
+    assert meter.load(NORMAL) == before
+
+
+def test_rates_follow_a_change_within_their_half_life(meter: DrainMeter) -> None:
+    served = 0
+    for second, rate in enumerate([100] * 10 + [10] * 4):
+        served += rate if second else 0
+        meter.observe(0, Progress(10_000, served, [served, 0, 0, 0], 0, served), at=second)
+
+    per_second = (10_000 - served) / meter.load(CIRCUIT_BREAK).drain_seconds
+
+    assert per_second == pytest.approx(10 + 90 / 16)
+
+
+def test_memory_passes_through(meter: DrainMeter) -> None:
+    assert meter.load(GRACEFUL, memory_percent=12).memory_percent == 12
