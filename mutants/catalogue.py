@@ -2,27 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from mutants.edits import Edit, Mutant
+from mutants.overload import OVERLOAD
 
-
-@dataclass(frozen=True, slots=True)
-class Edit:
-    """One replacement in one file; `anchor` must be there exactly once."""
-
-    path: str
-    anchor: str
-    replacement: str
-
-
-@dataclass(frozen=True, slots=True)
-class Mutant:
-    """One break of the product; `tests` are pytest node ids, quick ones, the likeliest to fail first."""
-
-    name: str
-    breaks: str
-    edits: tuple[Edit, ...]
-    tests: tuple[str, ...]
-
+__all__ = ["MUTANTS", "Edit", "Mutant"]
 
 _EXACTLY_ONCE = "tests/simulation/test_ingest_exactly_once.py"
 _BEHAVIOUR = "tests/simulation/test_ingest_behaviour.py"
@@ -300,4 +283,5 @@ MUTANTS = (
         (Edit("src/k2/storage/seam_moves.py", "if head.snapshot_id != snapshot_id:", "if False:"),),
         ("tests/unit/ingestion/test_offset_plans.py::test_a_plan_is_refused_once_something_was_committed",),
     ),
+    *OVERLOAD,
 )
