@@ -19,6 +19,7 @@ NAMES = (
     "startup",
     "storage",
     "compaction",
+    "mutes",
     "commits",
 )
 

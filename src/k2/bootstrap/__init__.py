@@ -112,7 +112,7 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
     tables = market_tables(settings)
     registry = schema_registry(settings)
     own = settings.ingestion
-    watchers = batch_watchers(own, topics, observer)
+    watchers, observer = batch_watchers(own, topics, clock, observer)
     checks = file_checks(settings)
     journal = DecodeJournal.open(settings.data_dir / "ingest", own.group_id, own.member_id, kills_max=own.kills_max)
 

@@ -6,21 +6,36 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from k2.common.clock import Clock
     from k2.ingestion.events import Observer
     from k2.ingestion.settings import IngestionSettings
     from k2.ingestion.watchers import BatchWatcher
     from k2.kafka.topics import TopicCatalog
 
 
-def batch_watchers(settings: IngestionSettings, topics: TopicCatalog, observer: Observer) -> tuple[BatchWatcher, ...]:
-    """Return what looks at each committed batch and tells the observer."""
+def batch_watchers(
+    settings: IngestionSettings, topics: TopicCatalog, clock: Clock, observer: Observer
+) -> tuple[tuple[BatchWatcher, ...], Observer]:
+    """Return what looks at each committed batch and tells the observer, and the observer for the worker's events."""
+    from k2.ingestion.events import Observers
     from k2.ingestion.line_statistics import LineStatistics
+    from k2.ingestion.mute_watch import MuteWatch
+    from k2.ingestion.open_hours import OpenHours
 
-    return (
-        LineStatistics(
-            topics.lines,
-            window=timedelta(seconds=settings.line_window_seconds),
-            numbers_max=settings.line_numbers_max,
-            observer=observer,
-        ),
+    lines = LineStatistics(
+        topics.lines,
+        window=timedelta(seconds=settings.line_window_seconds),
+        numbers_max=settings.line_numbers_max,
+        observer=observer,
     )
+    if not settings.mutes.enabled:
+        return (lines,), observer
+    mutes = MuteWatch(
+        {name: OpenHours(each.timezone, each.sessions, each.closed) for name, each in topics.exchanges.items()},
+        rules=settings.mutes.rules,
+        streams_max=settings.mutes.streams_max,
+        live_seconds_max=settings.mutes.live_seconds_max,
+        clock=clock,
+        observer=observer,
+    )
+    return (lines, mutes), Observers(observer, mutes)

@@ -116,6 +116,29 @@ class GapOpened:
     level: str
 
 
+@dataclass(frozen=True, slots=True)
+class StreamSilent:
+    """A symbol, or all of a partition (None), is silent for longer than its rhythm makes likely."""
+
+    table: str
+    exchange: str
+    partition: int
+    symbol: str | None
+    silent_seconds: float
+    limit_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class StreamHeard:
+    """A stream that was silent is heard again, after so much time in which its venue was open."""
+
+    table: str
+    exchange: str
+    partition: int
+    symbol: str | None
+    silent_seconds: float
+
+
 class Reading:
     """The parts of reading that can fail by themselves."""
 
@@ -172,6 +195,8 @@ Event = (
     | LinesCompared
     | SequencesWatched
     | GapOpened
+    | StreamSilent
+    | StreamHeard
     | ReadFailed
     | ReadRecovered
     | Buffered

@@ -96,6 +96,14 @@ class WorkerHealth:
         tell = log.info if event.level == "log" else log.warning
         tell("gap_opened", **_fields(event))
 
+    @_note.register
+    def _(self, event: events.StreamSilent) -> None:
+        log.warning("stream_silent", **_fields(event))
+
+    @_note.register
+    def _(self, event: events.StreamHeard) -> None:
+        log.info("stream_heard", **_fields(event))
+
     def _set(self, key: str, reason: str) -> None:
         with self._lock:
             self._reasons[key] = reason

@@ -52,6 +52,9 @@ class IngestMetrics:
         )
         self._buffered = metrics.gauge("k2_ingest_buffer_bytes", "Bytes consumed and not decoded yet", table)
         self._paused = metrics.gauge("k2_ingest_paused_info", "1 while a table's partitions are paused", table)
+        stream = [*table, "exchange", "stream"]
+        self._mutes = metrics.counter("k2_mutes_total", "Symbols and whole partitions (feed) that fell silent", stream)
+        self._mutes_over = metrics.counter("k2_mutes_over_total", "Those that were heard again", stream)
         line = [*table, "exchange", "line"]
         self._line_numbers = metrics.counter(
             "k2_line_numbers_total", "Numbers of a venue's stream, by what a line did with them", [*line, "outcome"]
@@ -161,6 +164,14 @@ class IngestMetrics:
         self._gaps.labels(event.table, event.level).inc()
 
     @_count.register
+    def _(self, event: events.StreamSilent) -> None:
+        self._mutes.labels(event.table, event.exchange, _kind_of(event.symbol)).inc()
+
+    @_count.register
+    def _(self, event: events.StreamHeard) -> None:
+        self._mutes_over.labels(event.table, event.exchange, _kind_of(event.symbol)).inc()
+
+    @_count.register
     def _(self, event: events.ReadFailed) -> None:
         self._read_failures.labels(event.part).set(event.failures)
 
@@ -176,3 +187,7 @@ class IngestMetrics:
     @_count.register
     def _(self, event: events.LagMeasured) -> None:
         self._lag.labels(event.table, event.topic, str(event.partition)).set(event.records)
+
+
+def _kind_of(symbol: str | None) -> str:
+    return "feed" if symbol is None else "symbol"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from k2.ingestion.mute_settings import MuteSettings
 from k2.ingestion.sequence_settings import SequenceSettings
 
 
@@ -146,6 +147,7 @@ class IngestionSettings(BaseModel):
     deduplication: DeduplicationSettings = Field(
         default_factory=DeduplicationSettings, description="Records that were stored before"
     )
+    mutes: MuteSettings = Field(default_factory=MuteSettings, description="Symbols and feeds that fall silent")
     line_window_seconds: float = Field(
         default=10.0, gt=0, description="Log time that the lines of a venue have to bring a number; then it is lost"
     )

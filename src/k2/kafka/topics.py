@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import date, time
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -43,6 +44,10 @@ class Exchange:
     """Whether records that were stored within the last 24 h are dropped."""
     lines: tuple[str, ...] = ()
     """The feeds that bring one and the same stream, by the beginning of their `source`."""
+    sessions: tuple[tuple[time, time], ...] = ()
+    """When it trades from Monday to Friday, in its time zone; without any, always."""
+    closed: tuple[date, ...] = ()
+    """Days without a session."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,22 @@ class _Exchange(_Strict):
     partitions: int = Field(ge=1, le=1000, strict=True)
     deduplicate: bool = True
     lines: tuple[str, ...] = ()
+    sessions: tuple[tuple[time, time], ...] = ()
+    closed: tuple[date, ...] = ()
+
+    @field_validator("sessions", mode="before")
+    @classmethod
+    def _from_to(cls, texts: list[str]) -> tuple[tuple[time, time], ...]:
+        try:
+            spans = tuple(
+                (time.fromisoformat(a), time.fromisoformat(b)) for a, b in (each.split("-") for each in texts)
+            )
+        except (ValueError, AttributeError, TypeError):
+            raise ValueError('a list of sessions such as "10:00-16:00"') from None
+        edges = [edge for span in spans for edge in span]
+        if any(edge.tzinfo for edge in edges) or edges != sorted(set(edges)):
+            raise ValueError("sessions of one day in their order, each of which ends after it begins")
+        return spans
 
     @model_validator(mode="after")
     def _lines_are_numbered(self) -> _Exchange:
@@ -247,8 +268,8 @@ def _explain(path: Path, problem: Any) -> str:
 
 def _catalog(file: _File) -> TopicCatalog:
     exchanges = {
-        name: Exchange(name, e.asset_class, e.timezone, e.sequence_scope, e.partitions, e.deduplicate, e.lines)
-        for name, e in file.exchanges.items()
+        name: Exchange(name, **{field: getattr(each, field) for field in _Exchange.model_fields})
+        for name, each in file.exchanges.items()
     }
     topics = [topic for exchange in exchanges.values() for topic in _topics_of(exchange, file)]
     return TopicCatalog(MappingProxyType(exchanges), tuple(topics))

@@ -28,6 +28,9 @@ EXAMPLES = [
     events.LinesCompared("trades", "asx", {"a": LineCounts(9, 1, 2, 3, 8, 0.5)}),
     events.SequencesWatched("trades", {"normal": 7, "gap": 1}, {"opened": 120}),
     events.GapOpened("trades", "asx", "BHP", 100, 219, "alert"),
+    events.StreamSilent("trades", "asx", 1, None, 9.0, 5.0),
+    events.StreamSilent("trades", "asx", 1, "BHP", 9.0, 5.0),
+    events.StreamHeard("trades", "asx", 1, "BHP", 12.0),
     events.ReadFailed("poll", "broker down", 3),
     events.ReadRecovered("poll"),
     events.Buffered("trades", 100, True),
@@ -62,6 +65,8 @@ def test_every_event_is_counted_and_noted():
     assert value(metrics, 'k2_ingest_duplicates_total{table="trades"}') == [3]
     assert value(metrics, 'k2_ingest_commit_failures{table="trades"}') == [3]
     assert value(metrics, "k2_line_numbers_total{") == [9, 1, 2, 3]
+    assert value(metrics, "k2_mutes_total{") == [1, 1]
+    assert value(metrics, "k2_mutes_over_total{") == [1]
     assert value(metrics, "k2_line_lead_seconds_total{") == [0.5]
     assert value(metrics, "k2_ingest_lag_records{") == [42]
     assert value(metrics, 'k2_sequence_messages_total{kind="normal",table="trades"}') == [7]
