@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pyiceberg.conversions import from_bytes
 from pyiceberg.manifest import read_manifest_list
-from pyiceberg.types import LongType, StringType
+from pyiceberg.types import DateType, LongType, StringType
 
 from k2.common.errors import CorruptionError
+from k2.schemas.records import Action
 from k2.storage.checksums import checksum_of
 from k2.storage.failures import translated
 from k2.storage.file_io import local_path
@@ -43,6 +44,12 @@ class PlannedFile:
     """The table's partition that the file belongs to: exchange and day."""
     checksum: int | None = None
     """CRC32 of its bytes, where the manifest records it."""
+    dates: tuple[int, int] | None = None
+    """First and last trading date of its rows, in days since 1970, where the manifest records them."""
+
+    def is_of_dates(self, dates: tuple[int, int] | None) -> bool:
+        """Say whether a row can have one of these trading dates, first and last; None stands for any."""
+        return dates is None or self.dates is None or (self.dates[0] <= dates[1] and self.dates[1] >= dates[0])
 
 
 class FileBounds(NamedTuple):
@@ -55,6 +62,16 @@ class FileBounds(NamedTuple):
     start_ns: int | None
     last_ns: int | None
     logged_last_us: int | None = None
+    amended: bool = True
+    """Whether a row may have another action than NEW."""
+
+    def can_hold(self, exchange: str | None, symbol: str | None) -> bool:
+        """Say whether a row can be of this exchange and symbol; None stands for any."""
+        return (
+            (exchange is None or self.exchange == exchange)
+            and (symbol is None or self.symbol_min is None or self.symbol_min <= symbol)
+            and (symbol is None or self.symbol_max is None or self.symbol_max >= symbol)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +83,8 @@ class ReadManifest:
     exchanges: frozenset[str]
     start_ns: int | None
     last_ns: int | None
+    amended: tuple[FileBounds, ...] = ()
+    """Those of the files that may hold amendments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +157,24 @@ class Planner:
             for entry in manifest.files
             if (end_ns is None or entry.start_ns is None or entry.start_ns < end_ns)
             and (start_ns is None or entry.last_ns is None or entry.last_ns >= start_ns)
-            and (exchange is None or entry.exchange == exchange)
-            and (symbol is None or entry.symbol_min is None or entry.symbol_min <= symbol)
-            and (symbol is None or entry.symbol_max is None or entry.symbol_max >= symbol)
+            and entry.can_hold(exchange, symbol)
             and (logged_from_us is None or entry.logged_last_us is None or entry.logged_last_us >= logged_from_us)
+        )
+
+    def amended(
+        self,
+        pinned: PinnedSnapshot,
+        *,
+        exchange: str | None = None,
+        symbol: str | None = None,
+        dates: tuple[int, int] | None = None,
+    ) -> tuple[PlannedFile, ...]:
+        """Return the files that can hold amendments, records other than NEW, of these trading dates, at any time."""
+        return tuple(
+            entry.file
+            for manifest in pinned.manifests
+            for entry in manifest.amended
+            if entry.can_hold(exchange, symbol) and entry.file.is_of_dates(dates)
         )
 
     def _manifests(
@@ -203,20 +236,25 @@ def _read_manifest(path: str, files: tuple[FileBounds, ...]) -> ReadManifest:
         exchanges=frozenset(entry.exchange for entry in files),
         start_ns=None if None in starts else min((ns for ns in starts if ns is not None), default=None),
         last_ns=None if None in lasts else max((ns for ns in lasts if ns is not None), default=None),
+        amended=tuple(entry for entry in files if entry.amended),
     )
 
 
 def _bounds(file: DataFile, record_type: RecordType) -> FileBounds:
     lower, upper = file.lower_bounds or {}, file.upper_bounds or {}
-    symbol, time = record_type.field("symbol").field_id, record_type.field("ts_event_ns").field_id
+    ids = {field.name: field.field_id for field in record_type.fields}
+    symbol, time, date = ids["symbol"], ids["ts_event_ns"], ids["trading_date"]
+    first, last = _day(lower.get(date)), _day(upper.get(date))
+    actions = (_text(lower.get(ids["action"])), _text(upper.get(ids["action"])))
     return FileBounds(
-        file=planned_file(file),
+        file=replace(planned_file(file), dates=None if first is None or last is None else (first, last)),
         exchange=str(file.partition[0]),
         symbol_min=_text(lower.get(symbol)),
         symbol_max=_text(upper.get(symbol)),
         start_ns=_number(lower.get(time)),
         last_ns=_number(upper.get(time)),
-        logged_last_us=_number(upper.get(record_type.field("ts_log").field_id)),
+        logged_last_us=_number(upper.get(ids["ts_log"])),
+        amended=actions != (Action.NEW, Action.NEW),
     )
 
 
@@ -226,3 +264,7 @@ def _text(bound: bytes | None) -> str | None:
 
 def _number(bound: bytes | None) -> int | None:
     return None if bound is None else int(from_bytes(LongType(), bound))
+
+
+def _day(bound: bytes | None) -> int | None:
+    return None if bound is None else int(from_bytes(DateType(), bound))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 RETRIES_PROPERTY: Final = "commit.retry.num-retries"
 _PRUNED_COLUMNS: Final = (
-    "exchange", "symbol", "ts_event_ns", "trading_date", "ts_event", "source", "source_sequence",
+    "exchange", "symbol", "ts_event_ns", "trading_date", "ts_event", "action", "source", "source_sequence",
     "log_id", "log_partition", "log_offset", "commit_sequence",
     "topic_id",
 )  # fmt: skip
