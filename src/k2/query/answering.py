@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 
 from k2.common.errors import QueryError
+from k2.query.amending import Shown
 from k2.query.certificate import AsOf, Certificate, Deferred, PartitionRead
 from k2.query.merging import FROM_LOG, answer_schema
 from k2.query.request import Answer, QueryRequest, RowKey
@@ -39,9 +40,8 @@ class Draft:
         self.duplicates_removed = 0
         self.start_ns: int | None = None
         self.end_ns: int | None = None
-        self.rows: pa.Table = pa.table({})
+        self.shown = Shown(pa.table({}), truncated=False)
         self.rows_from_log = 0
-        self.truncated = False
         self.seconds: dict[str, float] = {}
         self._clock = clock
         self._lap_began = clock.monotonic()
@@ -75,6 +75,11 @@ def check(request: QueryRequest, settings: QuerySettings, now_ns: int) -> None:
             f"expected a start that is not in the future, found {request.start_ns} ns since 1970, which is "
             f"{(request.start_ns - now_ns) / 1e9:.0f} s ahead: times without a zone are UTC"
         )
+    if request.known_at_ns is not None and not -_NS_MAX <= request.known_at_ns <= now_ns:
+        raise QueryError(
+            f"expected known_at to be a time that has come, found {request.known_at_ns} ns since 1970, now being "
+            f"{now_ns}: leave it out for what is known now"
+        )
     if request.limit is not None and request.limit > settings.rows_max:
         raise QueryError(
             f"expected a limit of at most {settings.rows_max} rows (K2_QUERY__ROWS_MAX), found {request.limit}: page"
@@ -94,16 +99,16 @@ def range_of(request: QueryRequest, *, now_ns: int, newest_ns: int | None) -> tu
 def answer_of(request: QueryRequest, draft: Draft, clock: Clock) -> Answer:
     """Return the answer that a draft has come to."""
     now_ns = clock.time_ns()
-    rows = draft.rows
+    shown = draft.shown
+    rows = shown.rows
     last = rows.slice(max(rows.num_rows - 1, 0)).select(list(ORDER)).to_pylist()
     schema = answer_schema(draft.record_type, draft.columns)
     table = rows.drop_columns([FROM_LOG]).select(list(draft.columns)).cast(schema)
     head = None if draft.pinned is None else draft.pinned.head
     deferred = () if head is None else _deferred(draft)
-    reasons = (*draft.shortfalls.reasons, *_reasons(deferred))
-    complete = not reasons
+    lacking = (*draft.shortfalls.reasons, *_reasons(deferred))
     token = None
-    if complete and head is not None:
+    if not lacking and head is not None:
         ends = tuple((item.log_id, item.partition, item.seam, item.end) for item in draft.partitions)
         token = request.as_of or AsOf(request.data_type, request.exchange, head.seam.commit_sequence, ends).to_token()
     certificate = Certificate(
@@ -121,17 +126,22 @@ def answer_of(request: QueryRequest, draft: Draft, clock: Clock) -> Answer:
         undecodable=draft.undecodable,
         duplicates_removed=draft.duplicates_removed,
         as_of=token,
-        complete=complete,
-        reasons=reasons,
-        degradation_level=draft.level if complete or draft.level != "NORMAL" else "PARTIAL",
+        complete=not lacking and not shown.unknown,
+        reasons=(*lacking, *_unknown(shown)),
+        degradation_level=draft.level if not lacking or draft.level != "NORMAL" else "PARTIAL",
         lake_only=request.lake_only,
-        truncated=draft.truncated,
+        truncated=shown.truncated,
+        amendments=request.amendments,
+        known_at_ns=request.known_at_ns,
+        cancelled=shown.cancelled,
+        corrected=shown.corrected,
+        originals_unknown=shown.unknown,
         deferred=deferred,
         newest_record_age_seconds=round((now_ns - last[0]["ts_event_ns"]) / 1e9, 6) if last else None,
         answered_at_ns=now_ns,
         seconds=draft.seconds,
     )
-    return Answer(table, certificate, RowKey(**last[0]) if draft.truncated and last else None)
+    return Answer(table, certificate, RowKey(**last[0]) if shown.truncated and last else None)
 
 
 def _deferred(draft: Draft) -> tuple[Deferred, ...]:
@@ -142,6 +152,13 @@ def _deferred(draft: Draft) -> tuple[Deferred, ...]:
         for item in draft.pinned.head.seam.deferred
         if (item.log_id, item.partition) in read
     )
+
+
+def _unknown(shown: Shown) -> list[str]:
+    if not shown.unknown:
+        return []
+    named = f" ({', '.join(map(repr, shown.unknown_names))})" if shown.unknown_names else ""
+    return [f"{shown.unknown} amendments name trades that the log does not hold{named}: their originals never came"]
 
 
 def _reasons(deferred: tuple[Deferred, ...]) -> list[str]:

@@ -95,9 +95,10 @@ class Certificate:
     undecodable: int
     """Records of the partitions read, from the seam on, that could not become rows: dead letters to be."""
     as_of: str | None
-    """Token of the log prefix; None for an answer that is not complete."""
+    """Token of the log prefix; None for an answer that lacks a part of it."""
     complete: bool
-    """Whether every record of the log below each `end` that matches the question is in the answer."""
+    """Whether every record of the log below each `end` that matches the question has gone into the answer, and each
+    amendment has found its original."""
     reasons: tuple[str, ...] = ()
     """Why the answer is not complete, each with what is missing."""
     degradation_level: str = "NORMAL"
@@ -106,6 +107,16 @@ class Certificate:
     truncated: bool = False
     """Whether a limit cut the answer; its pages continue."""
     duplicates_removed: int = 0
+    amendments: str = "applied"
+    """Whether trades are as CANCELs and CORRECTs leave them (`applied`), or every record as written (`raw`)."""
+    known_at_ns: int | None = None
+    """Only what the log had before this time has gone into the answer; None for all of it."""
+    cancelled: int = 0
+    """Trades of the range that are not shown, since they were cancelled."""
+    corrected: int = 0
+    """Trades of the range that are shown as their newest correction says."""
+    originals_unknown: int = 0
+    """Amendments of the range whose original the log does not hold; they make the answer incomplete."""
     gaps: tuple[dict[str, Any], ...] | None = None
     """Gaps that overlap the range; None while no ledger of gaps is kept."""
     deferred: tuple[Deferred, ...] = ()

@@ -7,49 +7,33 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-import polars as pl
-import pyarrow.compute as pc
-
 from k2.common.errors import ConfigurationError, CorruptionError, K2Error, OverloadedError, QueryError, UnavailableError
 from k2.kafka.topics import exchange_of
 from k2.query.answering import Draft, answer_of, check, range_of
 from k2.query.certificate import AsOf
 from k2.query.intact_files import IntactFiles
 from k2.query.log_side import LogRows, LogSide, Shortfalls, with_token
-from k2.query.merging import (
-    FROM_LOG,
-    answer_columns,
-    answer_schema,
-    log_rows,
-    matching,
-    merged,
-    newest_statement,
-    rows_statement,
-    stored_at,
-    strays_in,
-    within,
-)
-from k2.query.narrow_reader import NarrowReader
+from k2.query.merging import answer_columns, log_rows
 from k2.query.on_demand import OnDemandReader
+from k2.query.prefix import Prefix
 from k2.query.request import Answer, QueryRequest, SymbolSummary
+from k2.query.row_reader import RowReader
 from k2.query.symbols import SymbolCounter
 from k2.query.tail_duplicates import TailDuplicates
 from k2.schemas.identity import IdentityRules
-from k2.schemas.records import ORDER, RECORD_TYPES
+from k2.schemas.records import RECORD_TYPES
 from k2.storage.file_checks import FileChecks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    import pyarrow as pa
-
     from k2.common.clock import Clock
     from k2.kafka.topics import Topic
     from k2.query.kafka_tail import KafkaTail
     from k2.query.ports import Decodes, LogFacts, OpenReader, Plans
-    from k2.query.scan import Condition, Scanner
+    from k2.query.scan import Scanner
     from k2.query.settings import QuerySettings
-    from k2.storage.planning import PinnedSnapshot, PlannedFile
+    from k2.storage.planning import PinnedSnapshot
 
 _ATTEMPTS: Final = 2
 """A second one only where the first met a topic whose records are not where their keys say."""
@@ -93,7 +77,7 @@ class HybridQueryEngine:
         checks = FileChecks(check_contents=settings.check_files, files_max=settings.checked_files_max)
         self._files_read = IntactFiles(scanner, checks)
         self._duplicates = TailDuplicates(rules or IdentityRules(), planner=planner, files=self._files_read)
-        self._narrow = NarrowReader(settings)
+        self._rows = RowReader(planner=planner, files=self._files_read, settings=settings)
         self._settings = settings
         self._clock = clock
         on_demand = OnDemandReader(open_reader, decoding=tail.decoding, settings=settings, clock=clock)
@@ -170,6 +154,7 @@ class HybridQueryEngine:
         record_type = RECORD_TYPES[request.data_type]
         columns = answer_columns(record_type, request.columns)
         token = _token(request)
+        prefix = Prefix(token, request.known_at_ns)
         topics = self._topics_of(request.data_type, request.exchange)
         draft = Draft(record_type, columns, Shortfalls(partial_allowed=request.on_degrade == "partial"), self._clock)
         with self._tail.lease() as lease:
@@ -183,19 +168,20 @@ class HybridQueryEngine:
             draft.lap("pin")
             held = self._read_log(request, draft, topics, token)
             draft.lap("log")
-        logged = log_rows(held.frames, request)
+        logged = log_rows(held.frames, request, prefix)
         if logged is not None:
             found = self._duplicates.without(logged, request, draft)
             draft.duplicates_removed = logged.height - found.height
             logged = found if found.height else None
             draft.lap("duplicates")
-        stored = None if token is None else stored_at(token)
-        draft.start_ns, draft.end_ns = self._range(request, draft, logged, stored)
-        self._read_rows(request, draft, stored, logged)
+        newest_ns = None
+        if request.window_minutes is not None and request.anchor == "latest":
+            newest_ns = self._rows.newest_ns(request, draft, logged, prefix)
+        draft.start_ns, draft.end_ns = range_of(request, now_ns=self._clock.time_ns(), newest_ns=newest_ns)
+        strays = self._rows.read(request, draft, logged, prefix)
         draft.lap("merge")
         head_logs = {} if draft.pinned is None else {log.log_id: log.topic for log in draft.pinned.head.logs}
-        strays = strays_in(draft.rows, draft.partitions) if head_logs and token is None else set()
-        return draft, {head_logs[log_id] for log_id in strays}
+        return draft, {head_logs[log_id] for log_id in strays if head_logs and token is None}
 
     def _pin(self, request: QueryRequest, draft: Draft) -> PinnedSnapshot | None:
         try:
@@ -234,83 +220,6 @@ class HybridQueryEngine:
         rows = self._log.read(request, extent, decoder, draft.shortfalls)
         draft.undecodable = rows.undecodable
         return rows
-
-    def _range(
-        self, request: QueryRequest, draft: Draft, logged: pl.DataFrame | None, stored: Condition | None
-    ) -> tuple[int | None, int | None]:
-        newest = None
-        if request.window_minutes is not None and request.anchor == "latest":
-            newest = self._newest(request, draft, logged, stored)
-        return range_of(request, now_ns=self._clock.time_ns(), newest_ns=newest)
-
-    def _newest(
-        self, request: QueryRequest, draft: Draft, logged: pl.DataFrame | None, stored: Condition | None
-    ) -> int | None:
-        found: list[int] = []
-        if logged is not None:
-            found += logged.select(pl.col("ts_event_ns").max()).to_series().to_list()
-        condition = matching(request, None, None)
-        condition = condition if stored is None else condition & stored
-        files = self._files(request, draft, None, None)
-        if files:
-            statement = newest_statement(draft.record_type, condition)
-            table = self._files_read.fetch(statement, condition.values, files, draft.shortfalls.add)
-            newest = None if table is None else table["newest"][0].as_py()
-            found += [] if newest is None else [newest]
-        return max(found, default=None)
-
-    def _read_rows(
-        self, request: QueryRequest, draft: Draft, stored: Condition | None, logged: pl.DataFrame | None
-    ) -> None:
-        limit = min(request.limit or self._settings.rows_max, self._settings.rows_max)
-        if logged is not None:
-            logged = within(logged, request, draft.start_ns, draft.end_ns)
-        schema = answer_schema(draft.record_type, [*draft.columns, *ORDER])
-        table = self._read_files(
-            request, draft, stored, limit=limit + 1, ordered=logged is None or request.limit is not None
-        )
-        draft.lap("files")
-        rows = merged(table, logged, schema)
-        draft.truncated = rows.num_rows > limit
-        if draft.truncated and request.limit is None:
-            raise QueryError(
-                f"the answer has more than {limit} rows (K2_QUERY__ROWS_MAX): ask for a shorter range, or page through "
-                "it with a limit"
-            )
-        draft.rows = rows.slice(0, limit)
-        draft.rows_from_log = pc.sum(draft.rows[FROM_LOG]).as_py() or 0
-
-    def _read_files(
-        self, request: QueryRequest, draft: Draft, stored: Condition | None, *, limit: int, ordered: bool
-    ) -> pa.Table | None:
-        files = self._files(request, draft, draft.start_ns, draft.end_ns)
-        draft.lap("plan")
-        if not files:
-            return None
-        names = list(dict.fromkeys([*draft.columns, *ORDER]))
-        if self._narrow.accepts(request, files):
-            paths = self._files_read.paths(files, draft.shortfalls.add)
-            table = self._narrow.read(
-                request, draft.record_type, paths, names,
-                start_ns=draft.start_ns, end_ns=draft.end_ns, ordered=ordered,
-            ) if paths else None  # fmt: skip
-            if table is not None:
-                return table
-        condition = matching(request, draft.start_ns, draft.end_ns)
-        condition = condition if stored is None else condition & stored
-        statement, values = rows_statement(draft.record_type, names, condition, limit=limit, ordered=ordered)
-        return self._files_read.fetch(statement, values, files, draft.shortfalls.add)
-
-    def _files(
-        self, request: QueryRequest, draft: Draft, start_ns: int | None, end_ns: int | None
-    ) -> tuple[PlannedFile, ...]:
-        if draft.pinned is None:
-            return ()
-        if request.after is not None:
-            start_ns = max(request.after.ts_event_ns, request.after.ts_event_ns if start_ns is None else start_ns)
-        return self._planner.plan(
-            draft.pinned, exchange=request.exchange, symbol=request.symbol, start_ns=start_ns, end_ns=end_ns
-        )
 
     def _topics_of(self, data_type: str, exchange: str | None) -> list[Topic]:
         topics = [topic for topic in self._topics if topic.data_type == data_type]

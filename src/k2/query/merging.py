@@ -19,12 +19,12 @@ from k2.schemas.records import ORDER, Origin, RecordType
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from k2.query.certificate import AsOf, PartitionRead
+    from k2.query.certificate import PartitionRead
+    from k2.query.prefix import Prefix
     from k2.query.request import QueryRequest, RowKey
 
 FROM_LOG: Final = "k2_from_log"
 """Column that says which side a row came from; not part of the answer."""
-_REPLAY: Final = "replay"
 
 Rows = TypeVar("Rows", pl.DataFrame, pl.LazyFrame)
 
@@ -71,27 +71,11 @@ def matching(request: QueryRequest, start_ns: int | None, end_ns: int | None) ->
     return condition
 
 
-def stored_at(token: AsOf) -> Condition:
-    """Return which of the table's rows belong to the prefix that a token names.
-
-    Rows below the token's seam that a later commit stored (a backfill), and rows replayed since, were not in it.
-    """
-    clauses, values = [], {"token_commit": token.commit_sequence}
-    for number, (log_id, partition, seam, end) in enumerate(token.partitions):
-        values |= {f"tl{number}": log_id, f"tp{number}": partition, f"ts{number}": seam, f"te{number}": end}
-        clauses.append(
-            f"(log_id = $tl{number} AND log_partition = $tp{number} AND log_offset < $te{number} "
-            f"AND NOT (log_offset < $ts{number} AND commit_sequence > $token_commit))"
-        )
-    replayed = f"NOT (written_by = '{_REPLAY}' AND commit_sequence > $token_commit)"
-    return Condition(f"({' OR '.join(clauses) or 'false'}) AND {replayed}", values)
-
-
-def log_rows(frames: Sequence[pl.DataFrame], request: QueryRequest) -> pl.DataFrame | None:
+def log_rows(frames: Sequence[pl.DataFrame], request: QueryRequest, prefix: Prefix) -> pl.DataFrame | None:
     """Return the log's rows as one frame, None if there are none; the frames hold only the symbol's rows."""
     if not frames:
         return None
-    rows = pl.concat(frames)
+    rows = prefix.logged(pl.concat(frames))
     if request.exchange is not None:
         rows = rows.filter(pl.col("exchange") == request.exchange)
     return rows if rows.height else None
@@ -138,6 +122,12 @@ def merged(stored: pa.Table | None, logged: pl.DataFrame | None, schema: pa.Sche
         return sides[0] if sides else _side(schema.empty_table(), schema, from_log=False)
     rows = pa.concat_tables(sides)
     return rows.take(pc.sort_indices(rows.select(list(ORDER)), sort_keys=[(name, "ascending") for name in ORDER]))
+
+
+def until_last_stored(rows: pa.Table) -> pa.Table:
+    """Return merged rows up to the last that is from the table: what follows may not be the next."""
+    stored = ~pl.Series(rows[FROM_LOG])
+    return rows.slice(0, (stored.arg_true().max() or 0) + 1)  # type: ignore[operator]  # polars types a maximum loosely
 
 
 def _side(rows: pa.Table, schema: pa.Schema, *, from_log: bool) -> pa.Table:

@@ -35,7 +35,7 @@ class NarrowReader:
 
     def accepts(self, request: QueryRequest, files: Iterable[PlannedFile]) -> bool:
         """Say whether a question is of the kind that is read here: no page of a longer answer, and little to read."""
-        if request.limit is not None or request.as_of is not None:
+        if request.limit is not None or request.as_of is not None or request.known_at_ns is not None:
             return False
         files = tuple(files)
         local = all("://" not in file.path for file in files)

@@ -67,3 +67,14 @@ class Plans(Protocol):
     ) -> tuple[PlannedFile, ...]:
         """Return the files that can hold such rows."""
         ...
+
+    def amended(
+        self,
+        pinned: PinnedSnapshot,
+        *,
+        exchange: str | None = None,
+        symbol: str | None = None,
+        dates: tuple[int, int] | None = None,
+    ) -> tuple[PlannedFile, ...]:
+        """Return the files that can hold amendments of these trading dates, first and last in days since 1970."""
+        ...

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 DataType = Literal["trades", "quotes"]
 Anchor = Literal["now", "latest"]
 OnDegrade = Literal["fail", "partial"]
+AmendmentsView = Literal["applied", "raw"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -52,6 +53,10 @@ class QueryRequest:
     """Only what the table holds: the answer ends at the pinned seam."""
     on_degrade: OnDegrade = "fail"
     """What to do when the table or the log is out of reach: fail, or answer what there is and mark it."""
+    known_at_ns: int | None = None
+    """Answer from the records that the log had before this time, UTC nanoseconds: as then known, not as now."""
+    amendments: AmendmentsView = "applied"
+    """Trades as CANCELs and CORRECTs leave them, or every record as it was written (`raw`)."""
 
     def __post_init__(self) -> None:
         if self.data_type not in ("trades", "quotes"):
@@ -62,6 +67,8 @@ class QueryRequest:
             raise QueryError(f"expected anchor 'now' or 'latest', found {self.anchor!r}")
         if self.on_degrade not in ("fail", "partial"):
             raise QueryError(f"expected on_degrade 'fail' or 'partial', found {self.on_degrade!r}")
+        if self.amendments not in ("applied", "raw"):
+            raise QueryError(f"expected amendments 'applied' or 'raw', found {self.amendments!r}")
         self._check_range()
         if self.limit is not None and self.limit < 1:
             raise QueryError(f"expected a limit of 1 or more, found {self.limit}")

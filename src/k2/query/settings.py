@@ -52,6 +52,11 @@ class QuerySettings(BaseModel):
     checked_files_max: int = Field(
         default=200_000, gt=0, description="Most data files of which it is remembered that they were checked"
     )
+    amendments_kept_max: int = Field(
+        default=200_000,
+        gt=0,
+        description="Most amendments of data files that are kept in memory",
+    )
     memory_limit_bytes: int = Field(default=512 * 1024 * 1024, gt=0, description="Memory that DuckDB may use, bytes")
     threads: int = Field(default=2, gt=0, le=256, description="Threads that DuckDB may use")
     narrow_bytes_max: int = Field(

@@ -32,6 +32,8 @@ class FakeEngine:
         rows = self.rows.get(request.data_type, pl.DataFrame(schema.empty_table()))
         end = AsOf.from_token(request.as_of).partitions[0][3] if request.as_of else _end(rows)
         rows = rows.filter(pl.col("symbol") == request.symbol, pl.col("log_offset") < end).sort(ORDER)
+        if request.known_at_ns is not None:
+            rows = rows.filter(pl.col("ts_log").dt.timestamp("us") * 1_000 < request.known_at_ns)
         if request.start_ns is not None:
             rows = rows.filter(pl.col("ts_event_ns") >= request.start_ns)
         if request.end_ns is not None:
@@ -79,6 +81,8 @@ class FakeEngine:
             as_of=AsOf(request.data_type, request.exchange, 1, ((0, 0, 0, end),)).to_token(),
             complete=True,
             truncated=truncated,
+            amendments=request.amendments,
+            known_at_ns=request.known_at_ns,
             newest_record_age_seconds=1.0 if rows else None,
         )
 

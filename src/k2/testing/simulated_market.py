@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import zlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -12,27 +11,23 @@ import pyarrow.parquet as pq
 
 from k2.common.errors import LogIdentityError, UnavailableError
 from k2.kafka.batches import LogBatch
-from k2.kafka.decoding import BadRecord, Decoded
 from k2.kafka.ports import LogIdentity, LogRange
 from k2.kafka.producer import partition_for
-from k2.schemas.arrow import arrow_schema, polars_schema
-from k2.schemas.records import ORDER, RECORD_TYPES, RecordType
+from k2.schemas.arrow import arrow_schema
+from k2.schemas.records import ORDER, RECORD_TYPES, Action
 from k2.storage.planning import PinnedSnapshot, PlannedFile
 from k2.storage.seam import Counts, LogPartition, PartitionDelta, Seam
 from k2.storage.tables import RegisteredLog, TableHead
+from k2.testing.simulated_messages import BAD, SimulatedMarketDecoder, TradeFields, message_value, what_is_said
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from k2.kafka.ports import TopicPartition
     from k2.kafka.topics import Topic
 
-BAD = b"bad"
-"""A value that no decoder accepts."""
 LOGGED_AT_MS = 1_767_225_600_000
-_PARTS_WITH_IDENTITY = 4
-"""Of a message: symbol, time, the source's counter, identity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +63,7 @@ class SimulatedMarket:
             name: TableHead(name, None, Seam(), (), {}, "memory") for name in RECORD_TYPES
         }
         self._files: dict[tuple[str, int], tuple[PlannedFile, ...]] = {}
+        self._amended: set[str] = set()
         for topic in self.topics:
             self.create(topic.name)
 
@@ -87,15 +83,14 @@ class SimulatedMarket:
         key: bytes | None = None,
         source_sequence: int | None = None,
         identity: int | None = None,
+        trade: TradeFields | None = None,
     ) -> None:
         """Append one record, to its symbol's partition unless another is named; its source counts by the offset.
 
         A record with an identity is numbered by it, and is a duplicate of an earlier one of its symbol and time.
         """
         number = partition_for(symbol.encode(), self._topic(topic).partitions) if partition is None else partition
-        sequence = "" if source_sequence is None else f"|{source_sequence}"
-        numbered = "" if identity is None else f"{sequence or '|0'}|{identity}"
-        value = f"{symbol}|{ts_event_ns}{numbered or sequence}".encode()
+        value = message_value(symbol, ts_event_ns, source_sequence, identity, trade)
         message = Message(symbol.encode() if key is None else key, value)
         self.partitions[topic, number].messages.append(message)
 
@@ -141,14 +136,13 @@ class SimulatedMarket:
 
     def duplicates(self, topic: str, partition: int) -> set[int]:
         """Return the offsets of the records that repeat an earlier one, found record by record."""
-        seen: set[tuple[bytes, ...]] = set()
+        seen: set[tuple[str, ...]] = set()
         found: set[int] = set()
         for offset, message in enumerate(self.partitions[topic, partition].messages):
-            parts = [] if message is None else message.value.split(b"|")
-            if len(parts) == _PARTS_WITH_IDENTITY:
-                said = (parts[0], parts[1], parts[3])
-                found.update({offset} if said in seen else ())
-                seen.add(said)
+            what = None if message is None else what_is_said(message.value)
+            if what is not None:
+                found.update({offset} if what in seen else ())
+                seen.add(what)
         return found
 
     def append_files(self, topic: str, partition: int, start: int, end: int) -> None:
@@ -193,6 +187,28 @@ class SimulatedMarket:
                     if message is not None and message.value.startswith(f"{symbol}|".encode()):
                         rows.append((int(message.value.split(b"|")[1]), log.log_id, number, offset))
         return sorted(rows)
+
+    def records(
+        self,
+        data_type: str,
+        symbol: str,
+        *,
+        exchange: str | None = None,
+        ends: Mapping[tuple[int, int], int] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return the symbol's records in log order with all they say, from the log alone; as `replay` reads it."""
+        records: list[dict[str, Any]] = []
+        for log in self._heads[data_type].logs:
+            if exchange not in (None, self._topic(log.topic).exchange):
+                continue
+            for number in range(log.partitions):
+                end = len(self.partitions[log.topic, number].messages)
+                end = end if ends is None else ends.get((log.log_id, number), 0)
+                decoded = self.decoder(data_type).decode(self._batch(log.topic, number, 0, end), log_id=log.log_id)
+                repeated = self.duplicates(log.topic, number)
+                rows = decoded.rows.filter(pl.col("symbol") == symbol).to_dicts()
+                records += [row for row in rows if row["log_offset"] not in repeated]
+        return records
 
     def decoder(self, data_type: str) -> SimulatedMarketDecoder:
         """Return the decoder of a data type."""
@@ -244,6 +260,19 @@ class SimulatedMarket:
         del exchange, symbol, start_ns, end_ns
         return self._files.get((pinned.head.table_name, pinned.head.snapshot_id or 0), ())
 
+    def amended(
+        self,
+        pinned: PinnedSnapshot,
+        *,
+        exchange: str | None = None,
+        symbol: str | None = None,
+        dates: tuple[int, int] | None = None,
+    ) -> tuple[PlannedFile, ...]:
+        """Return the files that hold amendments, of any exchange and symbol: a plan may hold too much."""
+        del exchange, symbol
+        files = self._files.get((pinned.head.table_name, pinned.head.snapshot_id or 0), ())
+        return tuple(file for file in files if file.path in self._amended and file.is_of_dates(dates))
+
     def offsets(self, topic_id: str, partition: int) -> list[int]:
         """Return the offset of each dead letter of one partition."""
         return list(self.dead_letters.get((topic_id, partition), ()))
@@ -280,7 +309,11 @@ class SimulatedMarket:
         schema = arrow_schema(RECORD_TYPES[name])
         pq.write_table(stored.sort("symbol", *ORDER).to_arrow().select(schema.names).cast(schema), path)
         content = path.read_bytes()
-        return (PlannedFile(str(path), rows.height, len(content), checksum=zlib.crc32(content)),)
+        if (rows["action"] != Action.NEW).any():
+            self._amended.add(str(path))
+        days = rows["trading_date"].cast(pl.Int32).sort().to_list()
+        dates = (days[0], days[-1])
+        return (PlannedFile(str(path), rows.height, len(content), checksum=zlib.crc32(content), dates=dates),)
 
     def _swap(self, head: TableHead, files: tuple[PlannedFile, ...]) -> None:
         before = self._heads[head.table_name]
@@ -295,56 +328,6 @@ class SimulatedMarket:
     def _answer(self) -> None:
         if not self.log_is_up:
             raise UnavailableError("the simulated broker is down", dependency="kafka")
-
-
-class SimulatedMarketDecoder:
-    """Decodes the market's messages: symbol and time as they carry them, filler that follows from the offset."""
-
-    def __init__(self, record_type: RecordType) -> None:
-        self._schema = {
-            name: kind
-            for name, kind in polars_schema(record_type).items()
-            if name not in ("commit_sequence", "written_by")
-        }
-
-    def decode(self, batch: LogBatch, *, log_id: int) -> Decoded:
-        """Decode a batch."""
-        rows, bad = [], []
-        for offset, logged, key, value in zip(batch.offsets, batch.ts_log_ms, batch.keys, batch.values, strict=True):
-            if value is None or value == BAD:
-                bad.append(BadRecord(batch.partition, offset, logged, key, value, "Bad", "it says so"))
-            else:
-                rows.append(self._row(batch, offset, logged, value, log_id))
-        return Decoded(pl.DataFrame(rows, schema=self._schema, orient="row"), tuple(bad))
-
-    def decode_all(self, batches: Sequence[LogBatch], *, log_id: int) -> list[Decoded]:
-        """Decode batches of one topic."""
-        return [self.decode(batch, log_id=log_id) for batch in batches]
-
-    def _row(self, batch: LogBatch, offset: int, logged: int, value: bytes, log_id: int) -> list[Any]:
-        symbol, time, *sequence = value.decode().split("|")
-        at = dt.datetime.fromtimestamp(logged / 1000, tz=dt.UTC)
-        identity = int(sequence[1]) if len(sequence) > 1 else None
-        known: dict[str, Any] = {
-            "exchange": batch.topic.rpartition(".")[2],
-            "symbol": symbol,
-            "ts_event_ns": int(time),
-            "ts_recv_ns": int(time) + 1,
-            "trading_date": at.date(),
-            "action": "NEW",
-            "source": "simulated",
-            "source_sequence": int(sequence[0]) if sequence else offset,
-            "conditions": [],
-            "ts_event": dt.datetime.fromtimestamp(int(time) // 10**9, tz=dt.UTC),
-            "log_id": log_id,
-            "log_partition": batch.partition,
-            "log_offset": offset,
-            "ts_log": at,
-            "sequence": identity,
-            "price": offset + 1 if identity is None else 1,
-            "quantity": 1,
-        }
-        return [known.get(name) for name in self._schema]
 
 
 class SimulatedAssignedReader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from k2.query.request import Answer, QueryRequest
@@ -30,7 +31,7 @@ class SimulatedQuestions:
         self.market = SimulatedMarket(directory, TOPICS)
         for item in TOPICS:
             self.market.register(item.name)
-        self.tokens: list[tuple[QueryRequest, list[tuple[int, ...]]]] = []
+        self.tokens: list[tuple[QueryRequest, list[tuple[Any, ...]]]] = []
         self.asked = 0
         self.removed = 0
         self.begin_again()
@@ -127,35 +128,24 @@ class SimulatedQuestions:
 
         answer = self.hybrid.engine.query(request)
 
-        assert keys(answer) == expected
+        assert self.seen(answer) == expected
 
-    def replay(self, request: QueryRequest, ends: dict[tuple[int, int], int] | None = None) -> list[tuple[int, ...]]:
-        """Return the rows that a plain reading of the log gives, by their order's columns."""
+    def seen(self, answer: Answer) -> list[tuple[Any, ...]]:
+        """Return what is compared of an answer's rows: their order's columns."""
+        return list(zip(*(answer.table[name].to_pylist() for name in ORDER), strict=True))
+
+    def replay(self, request: QueryRequest, ends: dict[tuple[int, int], int] | None = None) -> list[tuple[Any, ...]]:
+        """Return the rows that a plain reading of the log gives, as `seen` gives those of an answer."""
         rows = self.market.replay(request.data_type, request.symbol, exchange=request.exchange, ends=ends)
         start = -1 if request.start_ns is None else request.start_ns
         end = 10**9 if request.end_ns is None else request.end_ns
         return [row for row in rows if start <= row[0] < end]
 
-    def check(self, request: QueryRequest, answer: Answer, expected: list[tuple[int, ...]]) -> None:
+    def check(self, request: QueryRequest, answer: Answer, expected: list[tuple[Any, ...]]) -> None:
         """See that an answer is what the replay gave, and keep its token."""
         self.asked += 1
         assert answer.certificate.complete
-        assert keys(answer) == expected
+        assert self.seen(answer) == expected
         assert answer.certificate.rows_from_table + answer.certificate.rows_from_log == len(expected)
         self.removed += answer.certificate.duplicates_removed
-        token = answer.certificate.as_of
-        again = QueryRequest(
-            data_type=request.data_type,
-            symbol=request.symbol,
-            exchange=request.exchange,
-            start_ns=request.start_ns,
-            end_ns=request.end_ns,
-            as_of=token,
-        )
-        self.tokens.append((again, expected))
-
-
-def keys(answer: Answer) -> list[tuple[int, ...]]:
-    """Return an answer's rows, by their order's columns."""
-    columns = [answer.table[name].to_pylist() for name in ORDER]
-    return list(zip(*columns, strict=True))
+        self.tokens.append((replace(request, as_of=answer.certificate.as_of), expected))

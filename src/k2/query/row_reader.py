@@ -1,0 +1,158 @@
+"""Reads the rows of an answer: those of the table's files, merged with the log's, shown as amendments leave them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pyarrow.compute as pc
+
+from k2.common.errors import QueryError
+from k2.query.amending import Shown
+from k2.query.amendments import Amendments
+from k2.query.merging import (
+    FROM_LOG,
+    answer_schema,
+    matching,
+    merged,
+    newest_statement,
+    rows_statement,
+    strays_in,
+    until_last_stored,
+    within,
+)
+from k2.query.narrow_reader import NarrowReader
+from k2.schemas.records import ORDER
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pyarrow as pa
+
+    from k2.query.amending import Amending
+    from k2.query.answering import Draft
+    from k2.query.intact_files import IntactFiles
+    from k2.query.ports import Plans
+    from k2.query.prefix import Prefix
+    from k2.query.request import QueryRequest
+    from k2.query.settings import QuerySettings
+    from k2.storage.planning import PlannedFile
+
+
+class RowReader:
+    """Reads for one question after the other; threads may share it."""
+
+    def __init__(self, *, planner: Plans, files: IntactFiles, settings: QuerySettings) -> None:
+        self._planner = planner
+        self._files_read = files
+        self._settings = settings
+        self._narrow = NarrowReader(settings)
+        self._amendments = Amendments(planner=planner, files=files, settings=settings)
+
+    def newest_ns(self, request: QueryRequest, draft: Draft, logged: pl.DataFrame | None, prefix: Prefix) -> int | None:
+        """Return the event time of the symbol's newest record, whatever its action; None if there is none."""
+        found: list[int] = []
+        if logged is not None:
+            found += logged.select(pl.col("ts_event_ns").max()).to_series().to_list()
+        condition = matching(request, None, None) & prefix.condition
+        files = self._files(request, draft, None, None)
+        if files:
+            statement = newest_statement(draft.record_type, condition)
+            table = self._files_read.fetch(statement, condition.values, files, draft.shortfalls.add)
+            newest = None if table is None else table["newest"][0].as_py()
+            found += [] if newest is None else [newest]
+        return max(found, default=None)
+
+    def read(self, request: QueryRequest, draft: Draft, logged: pl.DataFrame | None, prefix: Prefix) -> set[int]:
+        """Put the rows of the draft's range into it; return the ids of logs of which strays were among the rows read.
+
+        Raises:
+            QueryError: there are more rows than one answer may have, and no limit was given.
+        """
+        in_range = None if logged is None else within(logged, request, draft.start_ns, draft.end_ns)
+        files = self._files(request, draft, draft.start_ns, draft.end_ns)
+        draft.lap("plan")
+        amending = None
+        if request.amendments == "applied":
+            amending = self._amendments.concerning(request, draft, files, logged, in_range, prefix)
+            draft.lap("amendments")
+        limit = min(request.limit or self._settings.rows_max, self._settings.rows_max)
+        rows = self._shown(request, draft, files, in_range, prefix, amending, limit)
+        if draft.shown.truncated and request.limit is None:
+            raise _too_long(limit)
+        draft.rows_from_log = pc.sum(draft.shown.rows[FROM_LOG]).as_py() or 0
+        return strays_in(rows, draft.partitions)
+
+    def _shown(
+        self,
+        request: QueryRequest,
+        draft: Draft,
+        files: Sequence[PlannedFile],
+        in_range: pl.DataFrame | None,
+        prefix: Prefix,
+        amending: Amending | None,
+        limit: int,
+    ) -> pa.Table:
+        """Find what is shown, reading more where amendments leave a page short; return the rows that were read."""
+        columns = list(dict.fromkeys([*draft.columns, *ORDER, *(amending.columns if amending else ())]))
+        schema = answer_schema(draft.record_type, columns)
+        ordered = in_range is None or request.limit is not None
+        most = limit + 1 + (amending.rows_more if amending else 0)
+        while True:
+            stored, cut = self._stored(request, draft, files, columns, prefix, limit=most, ordered=ordered)
+            draft.lap("files")
+            if cut and request.limit is None:
+                raise _too_long(limit)
+            rows = merged(stored, in_range, schema)
+            if amending is None:
+                draft.shown = Shown(rows.slice(0, limit), truncated=rows.num_rows > limit)
+                return rows
+            draft.shown = amending.shown(until_last_stored(rows) if cut else rows, limit)
+            if not cut or draft.shown.truncated:
+                return rows
+            most *= 2
+
+    def _stored(
+        self,
+        request: QueryRequest,
+        draft: Draft,
+        files: Sequence[PlannedFile],
+        names: Sequence[str],
+        prefix: Prefix,
+        *,
+        limit: int,
+        ordered: bool,
+    ) -> tuple[pa.Table | None, bool]:
+        """Return the rows of the files, and whether `limit` may have cut them."""
+        if not files:
+            return None, False
+        if self._narrow.accepts(request, files):
+            paths = self._files_read.paths(files, draft.shortfalls.add)
+            table = self._narrow.read(
+                request, draft.record_type, paths, names,
+                start_ns=draft.start_ns, end_ns=draft.end_ns, ordered=ordered,
+            ) if paths else None  # fmt: skip
+            if table is not None:
+                return table, False
+        condition = matching(request, draft.start_ns, draft.end_ns) & prefix.condition
+        statement, values = rows_statement(draft.record_type, names, condition, limit=limit, ordered=ordered)
+        table = self._files_read.fetch(statement, values, files, draft.shortfalls.add)
+        return table, table is not None and table.num_rows == limit
+
+    def _files(
+        self, request: QueryRequest, draft: Draft, start_ns: int | None, end_ns: int | None
+    ) -> tuple[PlannedFile, ...]:
+        if draft.pinned is None:
+            return ()
+        if request.after is not None:
+            start_ns = max(request.after.ts_event_ns, request.after.ts_event_ns if start_ns is None else start_ns)
+        return self._planner.plan(
+            draft.pinned, exchange=request.exchange, symbol=request.symbol, start_ns=start_ns, end_ns=end_ns
+        )
+
+
+def _too_long(limit: int) -> QueryError:
+    return QueryError(
+        f"the answer has more than {limit} rows (K2_QUERY__ROWS_MAX): ask for a shorter range, or page through it with "
+        "a limit"
+    )
