@@ -67,8 +67,8 @@ def continued(request: QueryRequest, text: str | None) -> tuple[QueryRequest, st
     ranged = (request.start_ns, request.end_ns, request.window_minutes, request.as_of) != (None, None, None, None)
     if cursor.subject != _subject(request) or (ranged and cursor.extent != _extent(request)):
         raise QueryError(
-            "expected cursor with the question of its first page (symbol, exchange, range, lake_only, on_degrade), "
-            "found another question: ask that one from its first page"
+            "expected cursor with the question of its first page (symbol, exchange, range, lake_only, on_degrade, "
+            "known_at, amendments), found another question: ask that one from its first page"
         )
     request = replace(
         request,
@@ -97,7 +97,8 @@ def next_cursor(asked: QueryRequest, extent: str, answer: Answer) -> str | None:
 
 
 def _subject(request: QueryRequest) -> str:
-    return _digest(request.data_type, request.symbol, request.exchange, request.lake_only, request.on_degrade)
+    subject = (request.data_type, request.symbol, request.exchange, request.lake_only, request.on_degrade)
+    return _digest(*subject, request.known_at_ns, request.amendments)
 
 
 def _extent(request: QueryRequest) -> str:

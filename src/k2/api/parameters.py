@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from k2.api.problems import HttpProblemError
 from k2.common.errors import QueryError
+from k2.query.certificate import AsOf
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -51,6 +52,26 @@ def nanoseconds(name: str, text: str | None) -> int | None:
     if abs(value) > _NS_MAX:
         raise QueryError(f"expected {name} between the years 1678 and 2262, found {text[:64]!r}")
     return value
+
+
+def knowledge(known_at: str | None, as_of: str | None) -> tuple[int | None, str | None]:
+    """Return `known_at` as a time in nanoseconds, or as the token that it is beside or instead of `as_of`.
+
+    Raises:
+        QueryError: it is neither a time nor a token, or there are two different tokens.
+    """
+    if known_at is None:
+        return None, as_of
+    try:
+        AsOf.from_token(known_at)
+    except QueryError as error:
+        try:
+            return nanoseconds("known_at", known_at), as_of
+        except QueryError as no_time:
+            raise QueryError(f"{no_time}; nor is it the token of a certificate (as_of)") from error
+    if as_of not in (None, known_at):
+        raise QueryError("expected one token, found another in known_at than in as_of: give one of them")
+    return None, known_at
 
 
 def _from_iso(text: str) -> int:

@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 
 from k2.api.cursors import continued, next_cursor
 from k2.api.formats import FORMATS, Page, chosen
-from k2.api.parameters import nanoseconds, refuse_unknown
+from k2.api.parameters import knowledge, nanoseconds, refuse_unknown
 from k2.api.summaries import summaries_table
 from k2.api.turns import unless_gone
 from k2.common.errors import QueryError
@@ -34,6 +34,8 @@ PARAMETERS: Final = frozenset(
         "limit",
         "cursor",
         "as_of",
+        "known_at",
+        "amendments",
         "lake_only",
         "on_degrade",
         "format",
@@ -79,6 +81,17 @@ Limit = Annotated[
 ]
 CursorText = Annotated[str | None, Query(description="next_cursor of the page before; the range may be left out")]
 Token = Annotated[str | None, Query(description="as_of of a certificate: the same log prefix again")]
+KnownAt = Annotated[
+    str | None,
+    Query(
+        description="As known then, not as now: only what the log had before this time (the forms of start), or in the "
+        "prefix of this token (as_of of a certificate)",
+    ),
+]
+AmendmentsName = Annotated[
+    Literal["applied", "raw"],
+    Query(description="Trades as CANCELs and CORRECTs leave them, or every record as it was written"),
+]
 LakeOnly = Annotated[bool, Query(description="Only what the table holds")]
 OnDegrade = Annotated[
     Literal["fail", "partial"], Query(description="If table or log are out of reach: fail, or answer what there is")
@@ -111,6 +124,8 @@ def _add_records(
         limit: Limit = None,
         cursor: CursorText = None,
         as_of: Token = None,
+        known_at: KnownAt = None,
+        amendments: AmendmentsName = "applied",
         lake_only: LakeOnly = False,
         on_degrade: OnDegrade = "fail",
         format_name: FormatName = None,
@@ -118,6 +133,7 @@ def _add_records(
         refuse_unknown(request, PARAMETERS)
         encoding = chosen(request.headers.get("accept"), format_name)
         whole = limit is None and encoding != "json"
+        known_at_ns, token = knowledge(known_at, as_of)
         unbounded = start is None and end is None and window_minutes is None and cursor is None
         put = QueryRequest(
             data_type=data_type,
@@ -128,7 +144,9 @@ def _add_records(
             start_ns=nanoseconds("start", start),
             end_ns=nanoseconds("end", end),
             limit=settings.rows_max if whole else _limit(limit, settings),
-            as_of=as_of,
+            as_of=token,
+            known_at_ns=known_at_ns,
+            amendments=amendments,
             lake_only=lake_only,
             on_degrade=on_degrade,
         )

@@ -188,8 +188,9 @@ def _counted(rows: int) -> str:
 def _state(certificate: dict[str, Any]) -> str:
     """Return what a person must know of an answer: cut or not, complete or why not, how fresh."""
     cut = "cut by --limit, " if certificate["truncated"] else ""
+    amended = "".join(f"{certificate[name]:,} {name}, " for name in ("cancelled", "corrected") if certificate.get(name))
     complete = "complete" if certificate["complete"] else "NOT complete: " + "; ".join(certificate["reasons"])
-    return f"{cut}{complete}{freshness(certificate['newest_record_age_seconds'])}"
+    return f"{cut}{amended}{complete}{freshness(certificate['newest_record_age_seconds'])}"
 
 
 def _width(names: Sequence[str], rows: Sequence[Sequence[str]]) -> int:

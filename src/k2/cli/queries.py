@@ -30,6 +30,14 @@ FormatOption = Annotated[Format, typer.Option("--format", "-f", help="Form of th
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write; standard output without it.")]
 LakeOnly = Annotated[bool, typer.Option("--lake-only", help="Only what the table holds; needs no broker and no API.")]
 
+KnownAt = Annotated[
+    str | None, typer.Option(help="As known then: a time, or the token (as_of) of an answer's certificate.")
+]
+Amendments = Annotated[
+    Literal["applied", "raw"],
+    typer.Option(help="Trades as CANCELs and CORRECTs leave them, or every record as written."),
+]
+
 SYMBOLS_SHOWN = 1000
 _UNITS = {"s": 1 / 60, "m": 1.0, "h": 60.0, "d": 1440.0}
 
@@ -51,12 +59,14 @@ def trades(  # noqa: PLR0917 - one parameter an option
     end: End = None,
     anchor: Anchor = "now",
     limit: Limit = None,
+    known_at: KnownAt = None,
+    amendments: Amendments = "applied",
     format_name: FormatOption = "table",
     output: Output = None,
     lake_only: LakeOnly = False,
 ) -> None:
     """Show a symbol's trades, exact up to the last message."""
-    question = _question(exchange, window, start, end, anchor)
+    question = _question(exchange, window, start, end, anchor) | {"known_at": known_at, "amendments": amendments}
     _records("trades", symbol, data_dir, question, limit, format_name, output, lake_only=lake_only)
 
 
@@ -69,12 +79,14 @@ def quotes(  # noqa: PLR0917 - one parameter an option
     end: End = None,
     anchor: Anchor = "now",
     limit: Limit = None,
+    known_at: KnownAt = None,
+    amendments: Amendments = "applied",
     format_name: FormatOption = "table",
     output: Output = None,
     lake_only: LakeOnly = False,
 ) -> None:
     """Show a symbol's quotes, exact up to the last message."""
-    question = _question(exchange, window, start, end, anchor)
+    question = _question(exchange, window, start, end, anchor) | {"known_at": known_at, "amendments": amendments}
     _records("quotes", symbol, data_dir, question, limit, format_name, output, lake_only=lake_only)
 
 
@@ -194,9 +206,10 @@ def _from_lake(
     settings: Settings, data_type: Literal["trades", "quotes"], symbol: str, question: dict[str, Any], limit: int | None
 ) -> tuple[pa.Table, dict[str, Any]]:
     from k2 import bootstrap
-    from k2.api.parameters import nanoseconds
+    from k2.api.parameters import knowledge, nanoseconds
     from k2.query.request import QueryRequest
 
+    known_at_ns, token = knowledge(question["known_at"], None)
     request = QueryRequest(
         data_type=data_type,
         symbol=symbol,
@@ -206,6 +219,9 @@ def _from_lake(
         end_ns=nanoseconds("--end", question["end"]),
         anchor=question["anchor"],
         limit=limit,
+        as_of=token,
+        known_at_ns=known_at_ns,
+        amendments=question["amendments"],
         lake_only=True,
     )
     with bootstrap.lake_engine(settings) as engine:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 CERTIFICATE_KEY: Final = b"k2.certificate"
 CURSOR_KEY: Final = b"k2.next_cursor"
 ARROW: Final = "application/vnd.apache.arrow.stream"
+_ADDED: Final = (
+    "rows", "rows_from_table", "rows_from_log", "duplicates_removed", "cancelled", "corrected", "originals_unknown",
+)  # fmt: skip
+"""What a certificate says of its own page only."""
 _BUSY: Final = frozenset({httpx2.codes.TOO_MANY_REQUESTS, httpx2.codes.SERVICE_UNAVAILABLE})
 
 
@@ -85,12 +89,16 @@ class K2Client:
         window_minutes: float | None = None,
         anchor: Literal["now", "latest"] = "now",
         limit: int | None = None,
+        known_at: str | int | None = None,
+        amendments: Literal["applied", "raw"] = "applied",
         **more: Any,
     ) -> Result:
         """Return a symbol's trades; `more` are other parameters of GET /v1/trades (as_of, lake_only, on_degrade).
 
         Times are ISO 8601 (no zone: UTC) or nanoseconds; the range is half-open. Without one: the last 15 minutes.
-        All rows come unless `limit` says how many at most.
+        All rows come unless `limit` says how many at most. Cancelled trades are left out and corrected ones come as
+        they are now, or as they were known at `known_at`: a time, or the `as_of` of a certificate. With `amendments`
+        "raw" every record comes as it was written.
 
         Raises:
             RefusedQuestionError: the question is wrong.
@@ -98,7 +106,8 @@ class K2Client:
             ApiUnavailableError: K2 cannot answer now.
         """
         asked = {"exchange": exchange, "start": start, "end": end, "window_minutes": window_minutes, "anchor": anchor}
-        return self._records("trades", {"symbol": symbol, **asked, **more}, limit)
+        shown = {"known_at": known_at, "amendments": amendments}
+        return self._records("trades", {"symbol": symbol, **asked, **shown, **more}, limit)
 
     def quotes(
         self,
@@ -110,11 +119,14 @@ class K2Client:
         window_minutes: float | None = None,
         anchor: Literal["now", "latest"] = "now",
         limit: int | None = None,
+        known_at: str | int | None = None,
+        amendments: Literal["applied", "raw"] = "applied",
         **more: Any,
     ) -> Result:
         """Return a symbol's quotes; as `trades`."""
         asked = {"exchange": exchange, "start": start, "end": end, "window_minutes": window_minutes, "anchor": anchor}
-        return self._records("quotes", {"symbol": symbol, **asked, **more}, limit)
+        shown = {"known_at": known_at, "amendments": amendments}
+        return self._records("quotes", {"symbol": symbol, **asked, **shown, **more}, limit)
 
     def symbols(self, *, exchange: str | None = None, data_type: str | None = None) -> list[dict[str, Any]]:
         """Return the symbols that there are, with rows and the times of the first and last event."""
@@ -176,10 +188,7 @@ class K2Client:
 
 def _joined(certificates: list[dict[str, Any]], *, truncated: bool) -> dict[str, Any]:
     first = certificates[0]
-    added = {
-        name: sum(page[name] for page in certificates)
-        for name in ("rows", "rows_from_table", "rows_from_log", "duplicates_removed")
-    }
+    added = {name: sum(page[name] for page in certificates) for name in _ADDED}
     complete = all(page["complete"] for page in certificates)
     reasons = list(dict.fromkeys(reason for page in certificates for reason in page["reasons"]))
     newest = [page["newest_record_age_seconds"] for page in certificates if page["rows"]]

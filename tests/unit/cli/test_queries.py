@@ -90,7 +90,7 @@ def test_the_options_are_the_question(client: FakeClient, command: str) -> None:
     run(command, "AAA", "--exchange", "asx", "--window", "2h", "--anchor", "latest", "--limit", "7")
 
     question = {"exchange": "asx", "window_minutes": 120, "start": None, "end": None, "anchor": "latest", "limit": 7}
-    assert client.asked == [(command, "AAA", question)]
+    assert client.asked == [(command, "AAA", {**question, "known_at": None, "amendments": "applied"})]
 
 
 @pytest.mark.parametrize(
