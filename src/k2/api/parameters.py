@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 _INTEGER: Final = re.compile(r"-?\d{1,19}")
+_AMBIGUOUS: Final = re.compile(r"-?\d{8,17}")
 _FRACTION: Final = re.compile(r"[.,](\d+)")
 _DIGITS_MAX: Final = 9
 _NS_MAX: Final = 2**63 - 1
@@ -37,11 +38,19 @@ def refuse_unknown(request: Request, known: frozenset[str]) -> None:
 def nanoseconds(name: str, text: str | None) -> int | None:
     """Return UTC nanoseconds from an ISO 8601 time (without a zone: UTC) or an integer of nanoseconds.
 
+    A number of 8 to 17 digits is refused: a date without dashes, seconds, milliseconds or microseconds would be taken
+    for a moment of the early seventies. Fewer digits, 0 among them, mean the beginning.
+
     Raises:
         QueryError: it is neither; the text calls it `name`.
     """
     if text is None:
         return None
+    if _AMBIGUOUS.fullmatch(text):
+        raise QueryError(
+            f"expected {name} as nanoseconds since 1970, which have 18 or 19 digits, or as ISO 8601 with dashes "
+            f"(2020-01-01), found {text!r}: is it a date, or in seconds, milliseconds or microseconds?"
+        )
     try:
         value = int(text) if _INTEGER.fullmatch(text) else _from_iso(text)
     except (ValueError, OverflowError) as error:

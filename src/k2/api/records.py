@@ -68,7 +68,8 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
 Exchange = Annotated[str | None, Query(max_length=64, description="Only this exchange")]
 Symbol = Annotated[str, Query(min_length=1, max_length=64, description="The venue's symbol, verbatim")]
 Start = Annotated[
-    str | None, Query(max_length=64, description="First event time: ISO 8601 (no zone: UTC) or ns since 1970")
+    str | None,
+    Query(max_length=64, description="First event time: ISO 8601 (no zone: UTC) or ns since 1970, 18 or 19 digits"),
 ]
 End = Annotated[str | None, Query(max_length=64, description="End of event time, not included; the same forms")]
 Window = Annotated[

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 Format = Literal["table", "json", "csv", "parquet", "arrow"]
 Exchange = Annotated[str | None, typer.Option("--exchange", "-e", help="Only this exchange.")]
 Window = Annotated[str | None, typer.Option(help="Counted back from the anchor: 90s, 15m, 2h, 1d. Default 15m.")]
-Start = Annotated[str | None, typer.Option(help="First time, ISO 8601 (no zone: UTC) or nanoseconds.")]
+Start = Annotated[
+    str | None, typer.Option(help="First time, ISO 8601 (no zone: UTC) or nanoseconds (18 or 19 digits).")
+]
 End = Annotated[str | None, typer.Option(help="End time, not included; the same forms.")]
 Anchor = Annotated[
     Literal["now", "latest"], typer.Option(help="Where a window ends: now, or the newest record (replayed history).")
@@ -125,14 +127,27 @@ def sql(
     format_name: FormatOption = "table",
     output: Output = None,
 ) -> None:
-    """Run read-only SQL over the tables (what is committed; no tail)."""
+    """Run read-only SQL over the tables (what is committed; no tail).
+
+    It ends at its limits of time and memory. JSON has no NaN and no infinity: both become null; CSV, Parquet, Arrow and
+    the table keep them.
+    """
     from k2 import bootstrap
     from k2.cli.output import require_writable, write
+    from k2.cli.sql_limits import SqlLimits
     from k2.settings import load_settings
 
     require_writable(format_name, output)
-    with bootstrap.table_sql(load_settings(data_dir)) as run:
-        found = run(query)
+    settings = load_settings(data_dir)
+    limits = SqlLimits(
+        seconds_max=settings.query.query_seconds_max,
+        resident_bytes_max=settings.query.sql_resident_bytes_max,
+        clock=bootstrap.system_clock(),
+    )
+    with bootstrap.table_sql(settings) as run:
+        run.check(query)
+        with limits:
+            found = run(query)
     write(found, None, format_name, output)
 
 

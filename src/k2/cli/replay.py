@@ -62,7 +62,9 @@ def replay(
     ] = None,
     exchange: Annotated[str | None, typer.Option("--exchange", "-e", help="Of a table: only this exchange.")] = None,
     symbol: Annotated[str | None, typer.Option(help="Of a table: only this symbol.")] = None,
-    start: Annotated[str | None, typer.Option(help="Of a table: first time, ISO 8601 or nanoseconds.")] = None,
+    start: Annotated[
+        str | None, typer.Option(help="Of a table: first time, ISO 8601 or nanoseconds (18 or 19 digits).")
+    ] = None,
     end: Annotated[str | None, typer.Option(help="Of a table: end time, not included.")] = None,
     gaps: Gaps = 0.0,
     duplicates: Duplicates = 0.0,

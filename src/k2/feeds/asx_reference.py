@@ -198,7 +198,7 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[_Row]:
     """Yield the rows below the header; names in quotes may hold commas."""
     try:
         content = path.read_bytes()
-        text = content.decode("utf-8")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigurationError(
             f"expected a CSV file at {path}, found bytes that are no text (at {error.start})"

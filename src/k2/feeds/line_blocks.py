@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ class LineBlock:
     content: bytes
     """Every byte of the block: the contents of all blocks, joined, are the file."""
     lines: list[bytes]
-    """The lines without their ends (LF or CR LF)."""
+    """The lines without their ends (LF or CR LF), the first one of a file without a mark of its byte order."""
 
     @property
     def last(self) -> int:
@@ -57,4 +58,6 @@ def read_blocks(path: Path, block_bytes: int) -> Iterator[LineBlock]:
 
 def _block(first: int, content: bytes) -> LineBlock:
     lines = content.removesuffix(b"\n").split(b"\n")
+    if first == 1:
+        lines[0] = lines[0].removeprefix(codecs.BOM_UTF8)
     return LineBlock(first, content, [line.removesuffix(b"\r") for line in lines])

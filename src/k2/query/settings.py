@@ -75,6 +75,11 @@ class QuerySettings(BaseModel):
     window_minutes_max: float = Field(
         default=7 * 24 * 60, gt=0, description="Longest window counted back from now or the newest record, minutes"
     )
+    sql_resident_bytes_max: int = Field(
+        default=2 * 1024 * 1024 * 1024,
+        gt=0,
+        description="Most resident memory of a `k2 sql`, bytes; then it is ended. DuckDB's own limit does not see all",
+    )
     rows_max: int = Field(default=5_000_000, gt=0, description="Most rows of one answer; a longer one needs a limit")
     symbols_max: int = Field(default=100_000, gt=0, description="Most symbols that a list of symbols names")
     audit_window_offsets: int = Field(default=1_000_000, gt=0, description="Offsets that the audit compares at a time")

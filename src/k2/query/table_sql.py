@@ -59,9 +59,7 @@ class TableSql:
             QueryError: it is anything else, or DuckDB refuses it.
             CorruptionError: a data file of a table that it names is not what was written; the file is named.
         """
-        require_one_select(query)
-        for name in _tables_of(query):
-            self._checks.require(self._files[name])
+        self.check(query)
         try:
             return _finite(self._scanner.fetch(query, {}))
         except QueryError as error:
@@ -71,6 +69,17 @@ class TableSql:
                     "`SHOW TABLES` lists the tables, `DESCRIBE trades` the columns of one"
                 ) from error
             raise
+
+    def check(self, query: str) -> None:
+        """See that a statement only reads, and reads what was written; running it later looks at no file again.
+
+        Raises:
+            QueryError: it is no SELECT.
+            CorruptionError: a data file of a table that it names is not what was written.
+        """
+        require_one_select(query)
+        for name in _tables_of(query):
+            self._checks.require(self._files[name])
 
     def close(self) -> None:
         """Close DuckDB."""

@@ -147,6 +147,16 @@ def test_times_are_utc_unless_they_say_otherwise(
     assert engine.asked[-1].start_ns == expected
 
 
+@pytest.mark.parametrize("name", ["start", "end"])
+@pytest.mark.parametrize("text", ["20200101", "1767225600", "1767225600000", "1767225600000000", "-20200101"])
+def test_a_number_that_is_no_nanoseconds_is_not_taken_for_1970(client: TestClient, name: str, text: str) -> None:
+    refused = client.get("/v1/trades", params={"symbol": "AAA", name: text})
+
+    assert refused.status_code == 422
+    assert f"expected {name} as nanoseconds since 1970, which have 18 or 19 digits" in refused.json()["detail"]
+    assert "2020-01-01" in refused.json()["detail"]
+
+
 @pytest.mark.parametrize(
     ("parameters", "status", "named"),
     [

@@ -60,6 +60,24 @@ def test_the_last_line_may_lack_its_newline(tmp_path: Path, ending: str) -> None
     assert dict(rows.schema) == message_polars_schema(TRADES)
 
 
+@pytest.mark.parametrize("content", [f"{TRADE}\n{TRADE}\n", TRADE])
+def test_a_mark_of_the_byte_order_costs_no_line(tmp_path: Path, content: str) -> None:
+    plain = read_ticks(file_of(tmp_path, "trades", content))
+    marked = b"\xef\xbb\xbf" + content.encode()
+
+    rows = read_ticks(file_of(tmp_path, "trades", marked))
+
+    told = ["symbol", "ts_event_ns", "trading_date", "price", "quantity", "source_sequence"]
+    assert rows.select(told).equals(plain.select(told))
+    assert rows["source"][0] == hashlib.sha256(marked).hexdigest()
+
+
+def test_companies_may_begin_with_a_mark_of_the_byte_order(tmp_path: Path) -> None:
+    root = directory_of(tmp_path, **{"reference/company_info.csv": "\ufeff" + COMPANIES, "trades/1.csv": TRADE})
+
+    assert [file.symbol for file in tick_files(root)] == ["ABC"]
+
+
 def test_equal_lines_are_different_records(tmp_path: Path) -> None:
     rows = read_ticks(file_of(tmp_path, "trades", f"{TRADE}\r\n" * 3))
 
