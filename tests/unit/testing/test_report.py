@@ -46,4 +46,11 @@ def test_the_table_and_the_json_say_the_same(tmp_path: Path) -> None:
 
     [kind] = json.loads(path.read_text())["kinds"]
     assert (kind["rows"], kind["recovery_seconds"]) == (9, {"p50": 1.0, "p99": 2.0, "max": 2.0})
-    assert "| kill | 1-8 | 1 | 3 | 10 | 9 | 1 | 0 | 0 | 0 | 2 | 1.0 s | 2.0 s |" in path.with_suffix(".md").read_text()
+    lines = path.with_suffix(".md").read_text().splitlines()
+    assert "| kill | 1-8 | 1 | 3 | 10 | 9 | 1 | 0 | 0 | 0 | 2 | 1.0 s | 2.0 s | 2.0 s |" in lines
+
+
+def test_a_kind_without_recoveries_shows_none() -> None:
+    summaries = summarize([result("calm", GOOD)], {"calm": ""})
+
+    assert report.as_markdown(summaries).splitlines()[2].endswith("| 2 |  |  |  |")

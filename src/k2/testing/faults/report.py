@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _NS: Final = 10**9
 _COLUMNS: Final = (
     "kind", "faults", "runs", "injected", "acknowledged", "rows", "dead letters", "lost", "doubled", "stale commits",
-    "fenced", "recovery p50", "p99",
+    "fenced", "recovery p50", "p99", "max",
 )  # fmt: skip
 
 
@@ -93,5 +93,5 @@ def _figures(summaries: Sequence[KindSummary]) -> list[str]:
     counts = ("runs", "injected", "acknowledged", "rows", "dead_letters", "lost", "doubled", "stale_commits", "fenced")
     times = [seconds for summary in summaries for seconds in summary.recovery_seconds]
     return [f"{sum(getattr(summary, name) for summary in summaries):,}" for name in counts] + [
-        f"{percentile(times, share):,.1f} s" for share in (0.5, 0.99)
+        f"{percentile(times, share):,.1f} s" if times else "" for share in (0.5, 0.99, 1.0)
     ]
