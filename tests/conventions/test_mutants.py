@@ -28,3 +28,12 @@ def test_a_mutant_names_tests_that_exist(mutant: Mutant) -> None:
 
     assert mutant.tests
     assert missing == []
+
+
+def test_the_guarantees_list_each_mutant_and_what_it_breaks() -> None:
+    document = (ROOT / "docs/operations/guarantees.md").read_text()
+
+    absent = [mutant.name for mutant in MUTANTS if f"| `{mutant.name}` | {mutant.breaks} |" not in document]
+
+    assert absent == []
+    assert f"All {len(MUTANTS)} are killed" in document
