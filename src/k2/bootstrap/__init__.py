@@ -117,7 +117,9 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
     journal = DecodeJournal.open(settings.data_dir / "ingest", own.group_id, own.member_id, kills_max=own.kills_max)
 
     def parts(name: str) -> TableParts:
-        schemas = CachedSchemas(registry, tables.head(name).schemas)
+        schemas = CachedSchemas(
+            registry, tables.head(name).schemas, entries_max=settings.kafka.schema_cache_entries_max
+        )
         inner = Decoder(RECORD_TYPES[name], schemas, unknown_schemas_ratio_max=own.unknown_schemas_ratio_max)
         decoder = GuardedDecoder(inner, journal, kills_max=own.kills_max)
         writer = TableWriter(tables, name, settings.catalog, clock)
@@ -188,7 +190,9 @@ def query_side(settings: Settings) -> QuerySide:
     admin, registry = log_admin(settings), schema_registry(settings)
     tables = MarketTables(settings.catalog, system_clock())
     tables.ensure_in_time()
-    schemas = {name: CachedSchemas(registry, {}) for name in RECORD_TYPES}
+    schemas = {
+        name: CachedSchemas(registry, {}, entries_max=settings.kafka.schema_cache_entries_max) for name in RECORD_TYPES
+    }
     side = _query_side(
         settings,
         tables,
@@ -355,7 +359,10 @@ def feed(settings: Settings, exchange: str) -> Iterator[Feed]:
         checks=file_checks(settings),
         admin=admin,
         open_reader=lambda: LogReader(settings.kafka, with_headers=True),
-        decoders={name: Decoder(kind, CachedSchemas(registry, {})) for name, kind in RECORD_TYPES.items()},
+        decoders={
+            name: Decoder(kind, CachedSchemas(registry, {}, entries_max=settings.kafka.schema_cache_entries_max))
+            for name, kind in RECORD_TYPES.items()
+        },
         registry=registry,
         settings=settings.feeds,
         clock=system_clock(),

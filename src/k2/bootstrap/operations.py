@@ -61,7 +61,9 @@ def dead_letter_replay(settings: Settings) -> Iterator[DeadLetterReplay]:
     checks = file_checks(settings)
 
     def parts(name: str) -> ReplayParts:
-        schemas = CachedSchemas(registry, tables.head(name).schemas)
+        schemas = CachedSchemas(
+            registry, tables.head(name).schemas, entries_max=settings.kafka.schema_cache_entries_max
+        )
         decoder = Decoder(RECORD_TYPES[name], schemas, unknown_schemas_ratio_max=1)
         stored = StoredRows(planner(settings, tables), tables, name, checks)
         duplicates = ReplayDuplicates(RECORD_TYPES[name], rules=rules, stored=stored)

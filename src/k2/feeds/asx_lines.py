@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from k2.schemas.arrow import message_polars_schema
+from k2.schemas.arrow import message_rows
 from k2.schemas.records import (
     PRICE_PRECISION,
     PRICE_SCALE,
@@ -70,7 +70,7 @@ class BadLine:
 
 @dataclass(frozen=True, slots=True)
 class ReadLines:
-    """What became of a block: rows in file order, columns of `message_polars_schema`, and the bad lines."""
+    """What became of a block: rows in file order, columns of `message_rows`, and the bad lines."""
 
     rows: pl.DataFrame
     bad: tuple[BadLine, ...]
@@ -172,19 +172,14 @@ def _rows(columns: pl.DataFrame, data_type: str, symbol: str, source: str) -> pl
         source_sequence="line",
         channel=pl.lit(source[:CHANNEL_DIGITS]),
         sequence="line",
-        sub_index=pl.lit(None),
     ).with_columns(ts_recv_ns="ts_event_ns")
-    schema = message_polars_schema(RECORD_TYPES[data_type])
-    return common.select(pl.col(name).cast(kind) for name, kind in schema.items())
+    return message_rows(common, RECORD_TYPES[data_type])
 
 
 def _trades(columns: pl.DataFrame) -> pl.DataFrame:
     return columns.with_columns(
         price=pl.col("price").cast(_PRICE),
         quantity=pl.col("volume").cast(_QUANTITY),
-        side=pl.lit(None),
-        trade_id=pl.lit(None),
-        ref_trade_id=pl.lit(None),
         conditions=pl.when(pl.col("qualifiers") == "")
         .then(pl.lit([], dtype=pl.List(pl.String)))
         .otherwise(pl.concat_list("qualifiers")),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from k2.common.errors import ConfigurationError
 from k2.schemas.instruments import DIVIDEND, LISTING, MERGER, SPLIT, instrument, instrument_key
+from k2.schemas.symbols import SYMBOL_RULE, is_symbol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -35,7 +36,6 @@ NOTHING: Final = "--- NO RECORDS TO REPORT ---"
 _EXCHANGE: Final = "asx"
 _DATE: Final = re.compile(r"(\d{2})/(\d{2})/(\d{4})")
 _AMOUNT: Final = re.compile(r"-?\d{1,16}(\.\d{1,12})?")
-_SYMBOL_BYTES_MAX: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ def companies(directory: Path) -> dict[str, Company]:
     found: dict[str, Company] = {}
     for row in _rows(directory / COMPANIES_FILE, COMPANY_COLUMNS):
         number, symbol = row.text("company_id"), row.text("symbol")
-        if not number or not symbol or len(symbol.encode()) > _SYMBOL_BYTES_MAX or not symbol.isprintable():
-            raise row.bad("a company_id, and a symbol of 1 to 64 bytes without control characters")
+        if not number or not is_symbol(symbol):
+            raise row.bad(f"a company_id, and {SYMBOL_RULE}")
         if number in found:
             raise row.bad(f"each company_id once; line {found[number].line} has it, too")
         found[number] = Company(

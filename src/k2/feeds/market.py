@@ -18,7 +18,7 @@ from k2.common.errors import ConfigurationError
 from k2.feeds.decimals import decimal_from_units
 from k2.feeds.market_arrivals import ArrivalProcess
 from k2.feeds.market_prices import TRADE_SHARE, new_book, step
-from k2.schemas.arrow import message_polars_schema
+from k2.schemas.arrow import message_rows
 from k2.schemas.records import (
     PRICE_PRECISION,
     PRICE_SCALE,
@@ -221,13 +221,9 @@ class Market:
             columns["trade_id"] = pl.lit(f"{run_id}-") + counter.cast(pl.String)
         for name, (values, units) in numbers.items():
             columns[name] = _decimal(values[order], None if units is None else units[order])
-        schema = message_polars_schema(RECORD_TYPES[data_type])
         present = pl.DataFrame({name: column for name, column in columns.items() if isinstance(column, pl.Series)})
         given = {name: column for name, column in columns.items() if isinstance(column, pl.Expr)}
-        missing = {name: pl.lit(None) for name in schema if name not in columns}
-        return present.with_columns(**given, **missing).select(
-            pl.col(name).cast(dtype) for name, dtype in schema.items()
-        )
+        return message_rows(present.with_columns(**given), RECORD_TYPES[data_type])
 
     def _in_time(self, time_ns: Ints) -> Ints:
         """Return the order of time, without what lies beyond the run's duration."""

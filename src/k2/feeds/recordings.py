@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from k2.common.errors import ConfigurationError
 from k2.feeds.asx import check_file, rows_after, tick_files
-from k2.schemas.arrow import message_polars_schema
+from k2.schemas.arrow import message_rows
 from k2.schemas.records import RECORD_TYPES
 
 if TYPE_CHECKING:
@@ -99,18 +99,14 @@ def _message(batch: pa.RecordBatch, data_type: str, path: Path) -> pl.DataFrame:
 def as_messages(rows: pl.DataFrame, data_type: str, name: str) -> pl.DataFrame:
     """Return stored rows as the messages that they were; ConfigurationError where a column is missing or no such."""
     record_type = RECORD_TYPES[data_type]
-    schema = message_polars_schema(record_type)
-    missing = [field.name for field in record_type.message_fields if field.name not in rows.columns]
-    required = [field for field in missing if not record_type.field(field).nullable]
-    if required or (missing and "ts_event_ns" not in rows.columns):
+    fields = record_type.message_fields
+    required = [field.name for field in fields if not field.nullable and field.name not in rows.columns]
+    if required:
         raise ConfigurationError(
             f"expected the columns of {data_type} in {name}, found none called {', '.join(required)}: "
             "export whole rows, as `k2 trades ... --format parquet` does"
         )
     try:
-        return rows.select(
-            (pl.lit(None) if column in missing else pl.col(column)).cast(kind).alias(column)
-            for column, kind in schema.items()
-        )
+        return message_rows(rows, record_type)
     except pl.exceptions.PolarsError as error:
         raise ConfigurationError(f"expected the columns of {data_type} in {name}, found others: {error}") from error

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from k2.schemas.records import PRICE_PRECISION, PRICE_SCALE, QUANTITY_PRECISION, QUANTITY_SCALE, Action, FieldType
+from k2.schemas.symbols import CONTROL_CHARACTERS, SYMBOL_BYTES_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,7 +20,6 @@ DAY_NS: Final = 86_400_000_000_000
 EARLIEST_NS: Final = 631_152_000_000_000_000
 """1990-01-01."""
 
-SYMBOL_BYTES_MAX: Final = 64
 ACTIONS: Final = (Action.NEW, Action.CANCEL, Action.CORRECT)
 SIDES: Final = ("BUY", "SELL")
 TRADING_DATE_DAYS_MAX: Final = 31
@@ -106,7 +106,7 @@ def _key_and_symbol() -> tuple[Rule, ...]:
         ),
         Rule(
             "InvalidSymbol",
-            symbol.str.contains(r"\p{Cc}"),
+            symbol.str.contains(CONTROL_CHARACTERS),
             lambda row: f"expected a symbol without control characters, found {row['symbol']!r}",
         ),
         Rule("NullKey", key.is_null(), lambda row: f"expected the symbol {row['symbol']!r} as key, found no key"),

@@ -149,7 +149,7 @@ class CachedSchemas:
     `known` is what the table holds; it is never evicted. Of the others at most `entries_max` are kept.
     """
 
-    def __init__(self, registry: SchemaSource, known: Mapping[int, str], *, entries_max: int = 1000) -> None:
+    def __init__(self, registry: SchemaSource, known: Mapping[int, str], *, entries_max: int) -> None:
         self._registry = registry
         self._known = dict(known)
         self._met: OrderedDict[int, str] = OrderedDict()

@@ -11,8 +11,6 @@ from k2.local.processes import ProcessIdentity, identify, is_same
 from k2.local.state_files import read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from k2.local.layout import DataDirectory
 
 
@@ -84,8 +82,3 @@ def _component(values: dict[str, Any]) -> ComponentStatus:
     fields["state"] = State(fields["state"])
     fields["process"] = _process(fields["process"])
     return ComponentStatus(**fields)
-
-
-def all_healthy(components: Sequence[ComponentStatus]) -> bool:
-    """Say whether every component works, or has finished its work."""
-    return bool(components) and all(c.state in (State.HEALTHY, State.FINISHED) for c in components)

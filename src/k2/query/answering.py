@@ -12,6 +12,7 @@ from k2.query.certificate import AsOf, Certificate, Deferred, PartitionRead
 from k2.query.merging import FROM_LOG, answer_schema
 from k2.query.request import Answer, QueryRequest, RowKey
 from k2.schemas.records import ORDER, RecordType
+from k2.schemas.symbols import SYMBOL_RULE, is_symbol
 
 if TYPE_CHECKING:
     from k2.common.clock import Clock
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 NS_PER_MINUTE: Final = 60_000_000_000
 _NS_MAX: Final = 2**63 - 1
-_SYMBOL_BYTES_MAX: Final = 64
 _AHEAD_NS: Final = 86_400_000_000_000
 """Events up to a day ahead are accepted into the log, so a question may reach as far."""
 
@@ -59,9 +59,8 @@ def check(request: QueryRequest, settings: QuerySettings, now_ns: int) -> None:
     Raises:
         QueryError: it is not; the text says what to ask instead.
     """
-    symbol = request.symbol
-    if len(symbol.encode(errors="replace")) > _SYMBOL_BYTES_MAX or not symbol.isprintable():
-        raise QueryError(f"expected a symbol of at most {_SYMBOL_BYTES_MAX} bytes without control characters")
+    if not is_symbol(request.symbol):
+        raise QueryError(f"expected {SYMBOL_RULE}, found {request.symbol[:80]!r}")
     if request.window_minutes is not None and request.window_minutes > settings.window_minutes_max:
         raise QueryError(
             f"expected a window of at most {settings.window_minutes_max:g} minutes (K2_QUERY__WINDOW_MINUTES_MAX), "

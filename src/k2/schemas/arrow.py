@@ -58,6 +58,21 @@ def message_polars_schema(record_type: RecordType) -> dict[str, pl.DataType]:
     return {field.name: _POLARS[field.type] for field in record_type.message_fields}
 
 
+def message_rows(rows: pl.DataFrame, record_type: RecordType) -> pl.DataFrame:
+    """Return rows with the message's columns and types, in its order; optional columns that they lack are null.
+
+    Raises:
+        polars.exceptions.PolarsError: a column that is not optional is missing, or one has another type.
+    """
+    fields = zip(record_type.message_fields, message_polars_schema(record_type).values(), strict=True)
+    return rows.select(
+        (pl.lit(None) if field.nullable and field.name not in rows.columns else pl.col(field.name))
+        .cast(kind)
+        .alias(field.name)
+        for field, kind in fields
+    )
+
+
 def _arrow_field(field: Field) -> pa.Field:
     metadata = {_FIELD_ID: str(field.field_id).encode()}
     if field.type is FieldType.STRINGS:

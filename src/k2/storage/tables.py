@@ -216,6 +216,16 @@ class MarketTables:
             self._ensured = True
 
     def _ensure_table(self, name: str, record_type: RecordType) -> bool:
+        """Create or evolve a table; several processes may start at the same moment."""
+        failure: CommitFailedException | None = None
+        for _ in attempts(self._settings, self._clock):
+            try:
+                return self._ensure_table_once(name, record_type)
+            except CommitFailedException as error:  # another process was faster: look again
+                failure = error
+        raise UnavailableError(f"other processes changed the table each time: {failure}", dependency="catalog")
+
+    def _ensure_table_once(self, name: str, record_type: RecordType) -> bool:
         identifier = f"{NAMESPACE}.{name}"
         try:
             table = self.catalog.load_table(identifier)

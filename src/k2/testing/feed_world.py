@@ -38,7 +38,10 @@ class FeedWorld:
         self._directory = directory
         self._heads = {name: TableHead(name, None, Seam(), (), {}, "memory") for name in RECORD_TYPES}
         self._files: dict[str, tuple[PlannedFile, ...]] = dict.fromkeys(RECORD_TYPES, ())
-        self._decoders = {name: Decoder(kind, CachedSchemas(self.registry, {})) for name, kind in RECORD_TYPES.items()}
+        self._decoders = {
+            name: Decoder(kind, CachedSchemas(self.registry, {}, entries_max=100))
+            for name, kind in RECORD_TYPES.items()
+        }
         self.channel = self.new_channel()
         self.held = HeldSource(
             planner=self,

@@ -127,7 +127,7 @@ class ReplayWorld:
         return self.lake.tables.head("trades").seam.partitions[AT].counts
 
     def _parts(self, name: str) -> ReplayParts:
-        schemas = CachedSchemas(self.registry, self.lake.tables.head(name).schemas)
+        schemas = CachedSchemas(self.registry, self.lake.tables.head(name).schemas, entries_max=100)
         decoder = Decoder(RECORD_TYPES[name], schemas, unknown_schemas_ratio_max=1)
         writer = ReplayWriter(self.lake.tables, name, self.lake.settings, self.lake.clock)
         checks = FileChecks(check_contents=True, files_max=1_000)

@@ -92,7 +92,7 @@ class SimulatedWorker:
         self.events: list[Event] = []
         parts = []
         for name, record_type in RECORD_TYPES.items():
-            schemas = CachedSchemas(world.registry, {})
+            schemas = CachedSchemas(world.registry, {}, entries_max=100)
             parts.append(
                 TableParts(
                     record_type,

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from k2 import bootstrap
 from k2.cli.main import app
 from k2.cli.maintain import seconds_of
 from k2.cli.upkeep_loop import UpkeepLoop
@@ -24,16 +21,6 @@ from k2.storage.upkeep.retention import Retention
 from k2.testing.local_lake import LocalLake
 
 REPORT = {"tables": [], "dry_run": False, "problems": []}
-
-
-@pytest.fixture(autouse=True)
-def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Keep what the command sets up for a whole process, logs and signals, away from the other tests."""
-    monkeypatch.setattr(bootstrap, "start_process", lambda *_arguments, **_named: None)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 class Heard:

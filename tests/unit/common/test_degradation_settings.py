@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from pydantic import ValidationError
 
 from k2.common.degradation import Load, level_for
-from k2.common.errors import ConfigurationError
 from k2.common.settings import DegradationSettings, DegradationThresholds
-from k2.settings import load_settings
 
 
 @pytest.mark.parametrize(
@@ -56,12 +52,13 @@ def test_impossible_values_are_refused(wrong: dict[str, float]) -> None:
         DegradationThresholds(**wrong)  # type: ignore[arg-type]  # all of them are numbers
 
 
-def test_a_threshold_comes_from_the_environment(tmp_path: Path) -> None:
-    settings = load_settings(tmp_path, environ={"K2_DEGRADATION__THRESHOLDS__SOFT_LAG_RECORDS": "7"})
+def test_a_threshold_is_where_its_level_begins() -> None:
+    thresholds = DegradationThresholds(soft_lag_records=7)
 
-    assert level_for(Load(lag_records=7), settings.degradation.thresholds.limits()) == 1
+    assert level_for(Load(lag_records=6), thresholds.limits()) == 0
+    assert level_for(Load(lag_records=7), thresholds.limits()) == 1
 
 
-def test_a_combination_refused_in_the_environment_names_the_setting(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"K2_DEGRADATION__THRESHOLDS .*soft_lag_records below"):
-        load_settings(tmp_path, environ={"K2_DEGRADATION__THRESHOLDS__SOFT_LAG_RECORDS": "500000"})
+def test_a_combination_that_cannot_be_names_what_is_wrong() -> None:
+    with pytest.raises(ValidationError, match="soft_lag_records below"):
+        DegradationThresholds(soft_lag_records=500_000)

@@ -150,7 +150,7 @@ def test_a_registry_that_is_down_is_a_pause_and_no_bad_record(registry, decoder)
 
 def test_a_known_schema_is_read_while_the_registry_is_down(registry) -> None:
     registry.is_up = False
-    decoder = Decoder(TRADES, CachedSchemas(registry, {SCHEMA_ID: avro_text(TRADES)}))
+    decoder = Decoder(TRADES, CachedSchemas(registry, {SCHEMA_ID: avro_text(TRADES)}, entries_max=100))
 
     assert len(decode(decoder, encode(trade())).rows) == 1
 

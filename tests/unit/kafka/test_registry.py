@@ -143,7 +143,7 @@ def test_a_refused_rule_is_an_error() -> None:
 
 def test_what_the_table_has_recorded_is_used_before_the_registry() -> None:
     registry = FakeRegistry({1: "of the registry"})
-    schemas = CachedSchemas(registry, {1: "of the table"})
+    schemas = CachedSchemas(registry, {1: "of the table"}, entries_max=100)
 
     assert schemas.schema_text(1) == "of the table"
     assert registry.asked == []
@@ -152,7 +152,7 @@ def test_what_the_table_has_recorded_is_used_before_the_registry() -> None:
 
 def test_a_new_id_is_asked_for_once_and_reported_until_it_is_recorded() -> None:
     registry = FakeRegistry({1: "one"})
-    schemas = CachedSchemas(registry, {})
+    schemas = CachedSchemas(registry, {}, entries_max=100)
 
     texts = [schemas.schema_text(1) for _ in range(2)]
     met = schemas.newly_met
@@ -167,7 +167,7 @@ def test_a_new_id_is_asked_for_once_and_reported_until_it_is_recorded() -> None:
 
 def test_what_another_writer_recorded_is_not_reported_again() -> None:
     registry = FakeRegistry({1: "one"})
-    schemas = CachedSchemas(registry, {})
+    schemas = CachedSchemas(registry, {}, entries_max=100)
     schemas.schema_text(1)
 
     schemas.learn({1: "one"})
@@ -187,7 +187,7 @@ def test_the_cache_holds_no_more_than_allowed() -> None:
 
 def test_an_unknown_id_is_asked_for_again() -> None:
     registry = FakeRegistry({})
-    schemas = CachedSchemas(registry, {})
+    schemas = CachedSchemas(registry, {}, entries_max=100)
 
     for _ in range(2):
         with pytest.raises(UnknownSchemaError):

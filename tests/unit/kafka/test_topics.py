@@ -89,8 +89,8 @@ def test_a_topics_name_tells_the_exchange(name) -> None:
 
 
 def test_what_is_not_there_is_a_clear_error(catalog) -> None:
-    with pytest.raises(ConfigurationError, match="'nyse'"):
-        catalog.topic("nyse", "trades")
+    with pytest.raises(ConfigurationError, match="'no-such-exchange'"):
+        catalog.topic("no-such-exchange", "trades")
     with pytest.raises(ConfigurationError, match=r"'market\.x'"):
         catalog.by_name("market.x")
     with pytest.raises(ConfigurationError, match="expected a topic of trades or quotes"):

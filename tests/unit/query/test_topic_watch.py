@@ -12,7 +12,7 @@ from k2.testing.fake_log import FakeRegistry
 def test_schemas_that_a_table_has_recorded_are_known_without_the_registry() -> None:
     registry = FakeRegistry()
     registry.is_up = False
-    schemas = CachedSchemas(registry, {})
+    schemas = CachedSchemas(registry, {}, entries_max=100)
     tables = SimpleNamespace(head=lambda _: SimpleNamespace(schemas={7: "text"}))
 
     LearningHeads(tables, {"trades": schemas}).head("trades")  # type: ignore[arg-type]  # all that is asked of them

@@ -27,7 +27,7 @@ RACERS = 4
 
 
 def grown(record_type: RecordType, *, nullable: bool) -> RecordType:
-    added = Field("venue_flags", FieldType.STRING, 21, "New", nullable=nullable)
+    added = Field("k2_new_field", FieldType.STRING, 21, "New", nullable=nullable)
     return dataclasses.replace(record_type, fields=(*record_type.fields, added))
 
 
@@ -63,15 +63,15 @@ def test_an_optional_column_is_added_with_its_own_id(lake: LocalLake) -> None:
     added = evolve_table(lake.tables.catalog, lake.tables.load("trades"), grown(TRADES, nullable=True))
 
     table = lake.tables.load("trades")
-    assert added == ["venue_flags"]
-    assert table.schema().find_field("venue_flags").field_id == 21
-    assert table.scan().to_arrow()["venue_flags"].null_count == 5
+    assert added == ["k2_new_field"]
+    assert table.schema().find_field("k2_new_field").field_id == 21
+    assert table.scan().to_arrow()["k2_new_field"].null_count == 5
 
 
 def test_a_required_column_cannot_be_added(lake: LocalLake) -> None:
     table = lake.tables.load("trades")
 
-    with pytest.raises(ConfigurationError, match=r"venue_flags.*only optional"):
+    with pytest.raises(ConfigurationError, match=r"k2_new_field.*only optional"):
         evolve_table(lake.tables.catalog, table, grown(TRADES, nullable=False))
 
 
@@ -201,3 +201,20 @@ def test_processes_that_create_the_same_tables_at_once_agree(tmp_path: Path, run
         created = [name for racer in [pool.submit(create) for _ in range(RACERS)] for name in racer.result()]
 
     assert sorted(created) == sorted({**MAIN_TABLES, **SIDE_TABLES})
+
+
+def test_processes_that_add_the_same_column_at_once_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    LocalLake(tmp_path).create().close()
+    monkeypatch.setitem(MAIN_TABLES, "trades", grown(TRADES, nullable=True))
+    faster = iter([LocalLake(tmp_path)])
+
+    def another_is_faster() -> None:
+        for lake in faster:
+            lake.tables.ensure()
+
+    slower = LocalLake(tmp_path, before_commit=another_is_faster)
+
+    created = slower.tables.ensure()
+
+    assert created == []
+    assert slower.tables.load("trades").schema().find_field("k2_new_field").field_id == 21
