@@ -22,12 +22,14 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import polars as pl
 import pytest
 
 SYDNEY = ZoneInfo("Australia/Sydney")
 SAMPLE = Path(os.environ.get("K2_SAMPLE_DATA") or Path(__file__).parents[3] / "shared" / "data" / "asx")
 SYMBOLS = {"7078": "BHP", "7181": "DVN", "3153": "MWR"}
 REPLAYED_TO = "market.crypto.trades.binance"
+REORDER_SECONDS = 1
 WHOLE = ["--start", "2014-03-01", "--end", "2014-04-01"]
 
 pytestmark = [
@@ -86,7 +88,8 @@ class Platform:
     """The platform of one data directory, driven by its command line alone."""
 
     def __init__(self, directory: Path) -> None:
-        self.environment = {**os.environ, "K2_DATA_DIR": str(directory)}
+        own = {"K2_DATA_DIR": str(directory), "K2_INGESTION__SEQUENCES__REORDER_SECONDS": str(REORDER_SECONDS)}
+        self.environment = {**os.environ, **own}
 
     def run(self, *arguments: str, check: bool = True) -> str:
         command = [sys.executable, "-m", "k2.cli.main", *arguments]
@@ -206,7 +209,7 @@ def test_nothing_is_lost_and_nothing_doubled(platform: Platform) -> None:
     assert report["messages"] == accounted
 
 
-def test_what_was_injected_into_a_replay_is_what_the_table_lacks_and_what_was_dropped(
+def test_what_was_injected_into_a_replay_is_what_the_table_the_duplicates_and_the_ledger_say(
     platform: Platform, tmp_path: Path
 ) -> None:
     truth = tmp_path / "truth.jsonl"
@@ -232,6 +235,35 @@ def test_what_was_injected_into_a_replay_is_what_the_table_lacks_and_what_was_dr
     assert {p["lost"] + p["doubled"] for p in audited} == {0}
     for kind in ("withheld", "duplicate", "move"):
         assert 1_600 < sum(entry["kind"] == kind for entry in told) < 2_100
+    for more in (1, 2):  # what is missing at the end shows once the numbers go on, and is a gap once its window is over
+        time.sleep(REORDER_SECONDS + 0.5)
+        platform.run("replay", str(next_numbers(platform, tmp_path, more)), "--to", REPLAYED_TO)
+        wait_until_replayed(platform, len(expected) + more * len(SYMBOLS))
+    assert missing_numbers(platform) == withheld
+
+
+def next_numbers(platform: Platform, directory: Path, more: int) -> Path:
+    """Export one trade of each symbol, and let it be the one after the last of its file."""
+    rows = []
+    for number, symbol in SYMBOLS.items():
+        path = directory / f"{symbol}.parquet"
+        form = ("--limit", "1", "--format", "parquet", "--output", str(path))
+        platform.run("trades", symbol, "--exchange", "asx", *WHOLE, *form)
+        last = len(expected_trades(number).rows) + more
+        rows.append(pl.read_parquet(path).with_columns(sequence=last, source_sequence=last))
+    pl.concat(rows).write_parquet(directory / f"more-{more}.parquet")
+    return directory / f"more-{more}.parquet"
+
+
+def missing_numbers(platform: Platform) -> set[tuple[str, int]]:
+    """Return what the ledger says is missing: the numbers of gaps that were opened, without those that came late."""
+    query = "SELECT event, symbol, first_missing, last_missing FROM gaps WHERE exchange = 'binance'"
+    found: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for row in csv.DictReader(io.StringIO(platform.run("sql", query, "--format", "csv"))):
+        numbers = range(int(row["first_missing"]), int(row["last_missing"]) + 1)
+        found[row["event"]] += [(row["symbol"], number) for number in numbers]
+    assert len(found["opened"]) == len(set(found["opened"])), "each missing number is told of once"
+    return set(found["opened"]) - set(found["filled"])
 
 
 def wait_until_replayed(platform: Platform, rows: int, seconds: float = 60) -> list[tuple[Any, ...]]:
