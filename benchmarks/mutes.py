@@ -14,7 +14,6 @@ import numpy as np
 import polars as pl
 
 from benchmarks.report import Figure, percentile
-from k2.common.clock import SystemClock
 from k2.feeds.asx import read_ticks, tick_files
 from k2.feeds.faults.injector import FaultInjector
 from k2.feeds.faults.rates import FaultRates
@@ -26,12 +25,14 @@ from k2.ingestion.mute_watch import MuteWatch
 from k2.ingestion.open_hours import CLOSED, OpenHours
 from k2.ingestion.rhythm import RhythmRules
 from k2.storage.seam import LogPartition
+from k2.testing.manual_clock import ManualClock
 
 if TYPE_CHECKING:
     from k2.feeds.faults.truth import Entry
 
 START_NS = 1_767_225_600_000_000_000
 SECOND_NS = 1_000_000_000
+CHECK_NS = 5 * SECOND_NS
 SEEDS = (1, 2, 3)
 SYMBOLS = 50
 RATE = 2_000
@@ -107,15 +108,22 @@ def _market(seed: int, minutes: int) -> list[pl.DataFrame]:
 
 
 def _watch(frames: list[pl.DataFrame], exchange: str, hours: OpenHours) -> Watched:
-    """Show the frames as batches of one partition that the log appended at the times of their events."""
-    watched = Watched()
+    """Show the frames as batches of one partition that the log appended at the times of their events.
+
+    Between two of them the lag is measured every few seconds, and is 0.
+    """
+    watched, clock = Watched(), ManualClock()
     watch = MuteWatch(
-        {exchange: hours}, rules=RhythmRules(), streams_max=1_000, live_seconds_max=1, clock=SystemClock(),
-        observer=watched,
-    )  # fmt: skip
+        {exchange: hours}, rules=RhythmRules(), streams_max=1_000, live_seconds_max=1, clock=clock, observer=watched
+    )
     for frame in frames:
         if frame.height:
-            watched.now_ns = int(frame["ts_event_ns"].to_numpy().max())
+            first_ns, newest_ns = (int(frame["ts_event_ns"].to_numpy()[at]) for at in (0, -1))
+            while watched.now_ns and watched.now_ns + CHECK_NS < first_ns:
+                watched.now_ns += CHECK_NS
+                clock.advance((watched.now_ns - clock.time_ns()) / SECOND_NS)
+                watch(events.LagMeasured("quotes", f"market.any.quotes.{exchange}", 0, 0))
+            watched.now_ns = max(watched.now_ns, newest_ns)
             logged = pl.from_epoch(pl.col("ts_event_ns"), time_unit="ns").dt.replace_time_zone("UTC")
             watch.committed("quotes", {LogPartition(0, 0): Part(0, [frame.with_columns(ts_log=logged)])})
     return watched

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -65,6 +66,7 @@ def day_of(date: str) -> str:
     return f"{year}-{month}-{day}"
 
 
+@cache
 def expected_trades(number: str) -> Expected:
     found = Expected()
     for line, (date, clock, price, volume, *_rest) in lines_of("trades", number):
@@ -227,32 +229,35 @@ def test_what_was_injected_into_a_replay_is_what_the_table_the_duplicates_and_th
         for row in expected_trades(number).rows
         if (symbol, row[1]) not in withheld
     ]
-    found = wait_until_replayed(platform, len(expected))
-    assert found == expected
+    wait_until_replayed(platform, len(expected))
+    assert replayed(platform) == expected
     audited = [p for p in json.loads(platform.run("verify", "--json"))["partitions"] if p["topic"] == REPLAYED_TO]
     assert sum(p["duplicates"] for p in audited) == len(copies)
     assert sum(p["messages"] for p in audited) == len(expected) + len(copies)
     assert {p["lost"] + p["doubled"] for p in audited} == {0}
     for kind in ("withheld", "duplicate", "move"):
         assert 1_600 < sum(entry["kind"] == kind for entry in told) < 2_100
+    closing = one_of_each(platform, tmp_path)
+    lasts = pl.Series([len(expected_trades(number).rows) for number in SYMBOLS])
     for more in (1, 2):  # what is missing at the end shows once the numbers go on, and is a gap once its window is over
         time.sleep(REORDER_SECONDS + 0.5)
-        platform.run("replay", str(next_numbers(platform, tmp_path, more)), "--to", REPLAYED_TO)
+        closing.with_columns(sequence=lasts + more, source_sequence=lasts + more).write_parquet(
+            tmp_path / "more.parquet"
+        )
+        platform.run("replay", str(tmp_path / "more.parquet"), "--to", REPLAYED_TO)
         wait_until_replayed(platform, len(expected) + more * len(SYMBOLS))
     assert missing_numbers(platform) == withheld
 
 
-def next_numbers(platform: Platform, directory: Path, more: int) -> Path:
-    """Export one trade of each symbol, and let it be the one after the last of its file."""
+def one_of_each(platform: Platform, directory: Path) -> pl.DataFrame:
+    """Export one trade of each symbol."""
     rows = []
-    for number, symbol in SYMBOLS.items():
+    for symbol in SYMBOLS.values():
         path = directory / f"{symbol}.parquet"
         form = ("--limit", "1", "--format", "parquet", "--output", str(path))
         platform.run("trades", symbol, "--exchange", "asx", *WHOLE, *form)
-        last = len(expected_trades(number).rows) + more
-        rows.append(pl.read_parquet(path).with_columns(sequence=last, source_sequence=last))
-    pl.concat(rows).write_parquet(directory / f"more-{more}.parquet")
-    return directory / f"more-{more}.parquet"
+        rows.append(pl.read_parquet(path))
+    return pl.concat(rows)
 
 
 def missing_numbers(platform: Platform) -> set[tuple[str, int]]:
@@ -266,20 +271,22 @@ def missing_numbers(platform: Platform) -> set[tuple[str, int]]:
     return set(found["opened"]) - set(found["filled"])
 
 
-def wait_until_replayed(platform: Platform, rows: int, seconds: float = 60) -> list[tuple[Any, ...]]:
+def wait_until_replayed(platform: Platform, rows: int, seconds: float = 120) -> None:
+    query = "SELECT count(*) AS n FROM trades WHERE exchange = 'binance'"
+    deadline = time.monotonic() + seconds
+    while int(platform.run("sql", query, "--format", "csv").split()[-1]) < rows:
+        assert time.monotonic() < deadline, f"what was replayed was not stored within {seconds} s"
+        time.sleep(1)
+
+
+def replayed(platform: Platform) -> list[tuple[Any, ...]]:
     query = (
         "SELECT symbol, ts_event_ns, sequence, price, quantity FROM trades WHERE exchange = 'binance' "
         "ORDER BY symbol, ts_event_ns, sequence"
     )
-    deadline = time.monotonic() + seconds
-    while True:
-        found = list(csv.DictReader(io.StringIO(platform.run("sql", query, "--format", "csv"))))
-        if len(found) >= rows or time.monotonic() > deadline:
-            break
-        time.sleep(1)
     return [
         (r["symbol"], int(r["ts_event_ns"]), int(r["sequence"]), Decimal(r["price"]), Decimal(r["quantity"]))
-        for r in found
+        for r in csv.DictReader(io.StringIO(platform.run("sql", query, "--format", "csv")))
     ]
 
 
