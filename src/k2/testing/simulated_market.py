@@ -64,6 +64,7 @@ class SimulatedMarket:
         }
         self._files: dict[tuple[str, int], tuple[PlannedFile, ...]] = {}
         self._amended: set[str] = set()
+        self._times: dict[str, tuple[int, int]] = {}
         for topic in self.topics:
             self.create(topic.name)
 
@@ -256,9 +257,15 @@ class SimulatedMarket:
         start_ns: int | None = None,
         end_ns: int | None = None,
     ) -> tuple[PlannedFile, ...]:
-        """Return all files of the snapshot: a plan may hold too much."""
-        del exchange, symbol, start_ns, end_ns
-        return self._files.get((pinned.head.table_name, pinned.head.snapshot_id or 0), ())
+        """Return the files of the times asked about, of any exchange and symbol: a plan may hold too much."""
+        del exchange, symbol
+        files = self._files.get((pinned.head.table_name, pinned.head.snapshot_id or 0), ())
+        return tuple(
+            file
+            for file in files
+            if (end_ns is None or self._times[file.path][0] < end_ns)
+            and (start_ns is None or self._times[file.path][1] >= start_ns)
+        )
 
     def amended(
         self,
@@ -311,6 +318,8 @@ class SimulatedMarket:
         content = path.read_bytes()
         if (rows["action"] != Action.NEW).any():
             self._amended.add(str(path))
+        times = rows["ts_event_ns"].sort().to_list()
+        self._times[str(path)] = (times[0], times[-1])
         days = rows["trading_date"].cast(pl.Int32).sort().to_list()
         dates = (days[0], days[-1])
         return (PlannedFile(str(path), rows.height, len(content), checksum=zlib.crc32(content), dates=dates),)
