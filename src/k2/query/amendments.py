@@ -11,7 +11,7 @@ import polars as pl
 
 from k2.common.errors import QueryError
 from k2.query.amending import Amending
-from k2.query.scan import files_source, quoted_columns
+from k2.query.scan import Condition, files_source, quoted_columns
 from k2.schemas.amendments import NAMES, settle
 from k2.schemas.arrow import polars_schema
 from k2.schemas.records import Action
@@ -38,6 +38,14 @@ _FILES_AT_ONCE: Final = 200
 _FILENAME: Final = "filename"
 _EPOCH: Final = date(1970, 1, 1)
 _NO_DATES: Final = (1, 0)
+_SMALL_ROWS_MAX: Final = 250_000
+"""About as many rows as one commit brings; all amendments among them are found in some 50 ms."""
+_TOO_MANY: Final = ""
+"""Stands for the symbol of a small file that has more amendments than are kept: no symbol is empty."""
+
+_Key = tuple[str, str | None]
+"""A file's path, and the symbol of which its amendments were read; None for all."""
+BySymbol = dict[str, pl.DataFrame]
 
 
 class Amendments:
@@ -115,13 +123,16 @@ class Amendments:
 
 
 class KeptAmendments:
-    """Reads the amendments of each data file once and keeps them, within a limit: files never change."""
+    """Reads the amendments of each data file once and keeps them, within a limit: files never change.
+
+    Of small files, such as each commit adds, those of all symbols are read; of others those of the symbol asked about,
+    which costs about as much as the question itself.
+    """
 
     def __init__(self, files: IntactFiles, settings: QuerySettings) -> None:
         self._intact = files
         self._settings = settings
-        self._files: OrderedDict[str, dict[str, pl.DataFrame] | None] = OrderedDict()
-        """Of each file its symbols' amendments; None for a file that has too many to be kept."""
+        self._kept: OrderedDict[_Key, BySymbol] = OrderedDict()
         self._rows = 0
         self._lock = threading.Lock()
 
@@ -134,81 +145,89 @@ class KeptAmendments:
             QueryError: there are more than one answer may hold.
         """
         frames: list[pl.DataFrame] = []
-        large: list[PlannedFile] = []
         with self._lock:  # one reads, the others wait for what it finds
             for first in range(0, len(files), _FILES_AT_ONCE):
-                some = files[first : first + _FILES_AT_ONCE]
-                kept = {file.path: self._files[file.path] for file in some if file.path in self._files}
-                read: dict[str, dict[str, pl.DataFrame] | None] = {}
-                self._read(record_type, [file for file in some if file.path not in kept], on_damage, read)
-                self._keep(read)
-                kept |= read
-                frames += [of_symbol[symbol] for of_symbol in kept.values() if of_symbol and symbol in of_symbol]
-                large += [file for file in some if kept.get(file.path, {}) is None]
-        if large:
-            frames.append(self._of_symbol(record_type, symbol, large, on_damage))
+                found: dict[_Key, BySymbol] = {}
+                whole: list[PlannedFile] = []
+                narrow: list[PlannedFile] = []
+                for file in files[first : first + _FILES_AT_ONCE]:
+                    key = (file.path, None) if (file.path, None) in self._kept else (file.path, symbol)
+                    if key in self._kept:
+                        found[key] = self._kept[key]
+                    elif file.rows > _SMALL_ROWS_MAX or (file.path, _TOO_MANY) in self._kept:
+                        narrow.append(file)
+                    else:
+                        whole.append(file)
+                narrow += self._read_whole(record_type, whole, on_damage, found)
+                if narrow:
+                    condition = Condition("symbol = $symbol", {"symbol": symbol})
+                    rows = self._fetch(record_type, narrow, on_damage, condition, self._settings.rows_max)
+                    self._take(rows, narrow, symbol, found)
+                frames += [by_symbol[symbol] for by_symbol in found.values() if symbol in by_symbol]
+                self._keep(found)
         rows = pl.concat(frames) if frames else pl.DataFrame(schema=polars_schema(record_type))
         if rows.height > self._settings.rows_max:
             raise self._too_many(symbol)
         return rows
 
-    def _read(
+    def _read_whole(
         self,
         record_type: RecordType,
         files: Sequence[PlannedFile],
         on_damage: OnDamage,
-        read: dict[str, dict[str, pl.DataFrame] | None],
-    ) -> None:
-        """Read all amendments of some files; half of the files at a time where they are too many."""
+        found: dict[_Key, BySymbol],
+    ) -> list[PlannedFile]:
+        """Read all amendments of some files, by halves where they are too many; return the files of which one is."""
         if not files:
-            return
-        most = self._settings.amendments_kept_max
-        table = self._fetch(record_type, files, on_damage, "true", {"limit": most + 1})
-        rows = table.height
-        if rows > most and len(files) > 1:
-            for half in (files[: len(files) // 2], files[len(files) // 2 :]):
-                self._read(record_type, half, on_damage, read)
-        elif rows > most:
-            read[files[0].path] = None
-        else:
-            parts = table.partition_by(_FILENAME, "symbol", as_dict=True, include_key=True)
-            sound = [file.path for file in files if file.path not in self._intact.damaged]
-            read.update({path: {} for path in sound})
-            for (path, symbol), part in parts.items():
-                of_symbol = read.get(str(path))
-                if of_symbol is not None:
-                    of_symbol[str(symbol)] = part.drop(_FILENAME)
+            return []
+        rows = self._fetch(record_type, files, on_damage, Condition(), self._settings.amendments_kept_max)
+        if rows.height <= self._settings.amendments_kept_max:
+            self._take(rows, files, None, found)
+            return []
+        if len(files) == 1:
+            found[files[0].path, _TOO_MANY] = {}
+            return list(files)
+        halves = (files[: len(files) // 2], files[len(files) // 2 :])
+        return [file for half in halves for file in self._read_whole(record_type, half, on_damage, found)]
 
-    def _of_symbol(
-        self, record_type: RecordType, symbol: str, files: Sequence[PlannedFile], on_damage: OnDamage
-    ) -> pl.DataFrame:
-        values = {"symbol": symbol, "limit": self._settings.rows_max + 1}
-        return self._fetch(record_type, files, on_damage, "symbol = $symbol", values).drop(_FILENAME)
+    def _take(
+        self, rows: pl.DataFrame, files: Sequence[PlannedFile], symbol: str | None, found: dict[_Key, BySymbol]
+    ) -> None:
+        """Put the rows read of some files into `found`; a damaged file is told of at each question, so not kept."""
+        damaged = self._intact.damaged
+        found.update({(file.path, symbol): {} for file in files if file.path not in damaged})
+        for (path, name), part in rows.partition_by(_FILENAME, "symbol", as_dict=True, include_key=True).items():
+            by_symbol = found.get((str(path), symbol))
+            if by_symbol is not None:
+                by_symbol[str(name)] = part.drop(_FILENAME)
 
     def _fetch(
         self,
         record_type: RecordType,
         files: Sequence[PlannedFile],
         on_damage: OnDamage,
-        condition: str,
-        values: dict[str, object],
+        condition: Condition,
+        most: int,
     ) -> pl.DataFrame:
+        """Return amendments of the files that satisfy a condition, at most one more than `most`."""
         types = polars_schema(record_type)
         names = ", ".join(quoted_columns([_FILENAME, *types]))
         source = files_source(record_type).removesuffix(")") + ", filename = true)"
-        statement = f"SELECT {names} FROM {source} WHERE action <> '{Action.NEW}' AND {condition} LIMIT $limit"  # noqa: S608  # names are ours
+        statement = f"SELECT {names} FROM {source} WHERE action <> '{Action.NEW}' AND {condition.sql} LIMIT $limit"  # noqa: S608  # names are ours
+        values = {**condition.values, "limit": most + 1}
         table: pa.Table | None = self._intact.fetch(statement, values, files, on_damage)
         if table is None:
             return pl.DataFrame(schema={_FILENAME: pl.String(), **types})
         frame = pl.DataFrame(pl.from_arrow(table))
         return frame.select(_FILENAME, *(pl.col(name).cast(kind) for name, kind in types.items()))
 
-    def _keep(self, read: dict[str, dict[str, pl.DataFrame] | None]) -> None:
-        for path, kept in read.items():
-            self._files[path] = kept
-            self._rows += _rows(kept)
-        while self._rows > self._settings.amendments_kept_max and len(self._files) > 1:
-            self._rows -= _rows(self._files.popitem(last=False)[1])
+    def _keep(self, found: dict[_Key, BySymbol]) -> None:
+        for key, by_symbol in found.items():
+            if key not in self._kept:
+                self._kept[key] = by_symbol
+                self._rows += _rows(by_symbol)
+        while self._rows > self._settings.amendments_kept_max and len(self._kept) > 1:
+            self._rows -= _rows(self._kept.popitem(last=False)[1])
 
     def _too_many(self, symbol: str) -> QueryError:
         return QueryError(
@@ -217,9 +236,9 @@ class KeptAmendments:
         )
 
 
-def _rows(kept: dict[str, pl.DataFrame] | None) -> int:
-    """Return what a file counts for: its amendments, and one for having been read."""
-    return 1 + sum(part.height for part in (kept or {}).values())
+def _rows(by_symbol: BySymbol) -> int:
+    """Return what an entry counts for: its amendments, and one for having been read."""
+    return 1 + sum(part.height for part in by_symbol.values())
 
 
 def _dates(planned: Sequence[PlannedFile], in_range: pl.DataFrame | None) -> tuple[int, int] | None:

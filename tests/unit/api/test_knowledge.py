@@ -121,10 +121,17 @@ def test_the_client_joins_pages_of_what_was_known_then(k2: K2Client) -> None:
     then = k2.trades("BHP", start=0, known_at=THEN)
     raw = k2.trades("BHP", start=0, amendments="raw")
 
-    assert [result.table["trade_id"].to_pylist() for result in (now, then, raw)] == [
-        ["B"],
-        ["A", "B"],
-        ["A", "B", None],
-    ]
-    assert [result.certificate["cancelled"] for result in (now, then, raw)] == [1, 0, 0]
+    found = [result.table["trade_id"].to_pylist() for result in (now, then, raw)]
+    assert found == [["B"], ["A", "B"], ["A", "B", None]]
     assert then.certificate["known_at_ns"] == THEN
+
+
+def test_the_client_adds_up_what_each_page_says_of_itself(k2: K2Client, hybrid: SimulatedHybrid) -> None:
+    for time, said in ((200, TradeFields(trade_id="C")), (201, TradeFields(trade_id="D"))):
+        hybrid.market.append(ASX.name, "BHP", time, trade=said)
+    hybrid.market.append(ASX.name, "BHP", 200, trade=TradeFields(Action.CANCEL, ref_trade_id="C"))
+
+    result = k2.trades("BHP", start=0)
+
+    assert result.table["trade_id"].to_pylist() == ["B", "D"]
+    assert result.certificate["cancelled"] == 2

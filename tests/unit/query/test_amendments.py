@@ -97,7 +97,8 @@ def test_a_corrected_trade_stands_at_its_originals_place(hybrid: SimulatedHybrid
 def test_an_amendment_outside_of_the_range_counts_inside(hybrid: SimulatedHybrid, action: str, committed: int) -> None:
     trade(hybrid, 100, "A", price=5)
     amend(hybrid, 900, action, "A", price=7)
-    commit(hybrid, committed)
+    for _ in range(committed):  # each to a file of its own
+        commit(hybrid, 1)
 
     answer = ask(hybrid, start_ns=50, end_ns=200)
 
@@ -233,6 +234,31 @@ def test_pages_are_full_and_add_up(hybrid: SimulatedHybrid, committed: int | Non
     assert [page.table.num_rows for page in pages[:-1]] == [limit] * (len(pages) - 1)
     assert sum(page.certificate.cancelled for page in pages) == whole.certificate.cancelled == 5
     assert sum(page.certificate.corrected for page in pages) == whole.certificate.corrected == 1
+
+
+def test_a_page_is_not_filled_with_later_rows_of_the_log(hybrid: SimulatedHybrid) -> None:
+    for number in range(6):
+        trade(hybrid, 100 + number, "A", price=number + 1)
+    trade(hybrid, 110, "B")
+    amend(hybrid, 100, Action.CANCEL, "A")
+    commit(hybrid)
+    for number in range(3):
+        trade(hybrid, 200 + number, f"C{number}")
+
+    answer = ask(hybrid, limit=1)
+
+    assert shown(answer) == [(110, 1)]
+    assert answer.certificate.cancelled == 6
+
+
+def test_an_original_that_came_later_was_unknown_then(hybrid: SimulatedHybrid) -> None:
+    amend(hybrid, 900, Action.CANCEL, "A")
+    trade(hybrid, 100, "A")
+    commit(hybrid)
+    then = (LOGGED_AT_MS + 1) * NS_PER_MS
+
+    assert ask(hybrid, start_ns=500).certificate.originals_unknown == 0
+    assert ask(hybrid, start_ns=500, known_at_ns=then).certificate.originals_unknown == 1
 
 
 def test_quotes_have_no_ids_so_their_amendments_have_no_original(hybrid: SimulatedHybrid) -> None:

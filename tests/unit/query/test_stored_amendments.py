@@ -155,7 +155,21 @@ def test_what_does_not_fit_in_memory_is_read_anew(lake: LocalLake, scanner: Coun
     for _ in range(3):
         assert offsets(amendments, amended(lake)) == [0, 3, 12, 15, 18]
         assert offsets(amendments, amended(lake), "BBB") == [1, 25]
-    assert amendments._rows <= most or len(amendments._files) == 1
+    assert amendments._rows <= most or len(amendments._kept) == 1
+
+
+def test_large_files_are_read_symbol_by_symbol(
+    lake: LocalLake, scanner: CountingScanner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("k2.query.amendments._SMALL_ROWS_MAX", ROWS - 1)
+    add(lake, 0, 0, 1, 3)
+    add(lake, 1, 0)
+    amendments = kept(scanner)
+
+    found = [offsets(amendments, amended(lake), symbol) for symbol in ("AAA", "AAA", "BBB", "BBB", "CCC", "CCC")]
+
+    assert found == [[0, 3, 12], [0, 3, 12], [1], [1], [], []]
+    assert scanner.asked == 3
 
 
 def test_more_amendments_than_an_answer_may_hold_are_refused(lake: LocalLake, scanner: CountingScanner) -> None:
