@@ -151,8 +151,7 @@ def _wrong_clock(run: Run) -> None:
 
 
 def _frozen_clock(run: Run) -> None:
-    """Let a worker's wall clock stand still while it commits, then jump an hour back; it may expire no snapshot."""
-    run.catalog_settings = {"expire_every_commits": 2, "snapshots_kept_min": 1, "snapshot_age_min_seconds": 600.0}
+    """Let a worker's wall clock stand still while it commits, then jump an hour back; no duration may come of it."""
     worker = run.start_worker(arguments=["--clock-frozen", str(_FROZEN_SECONDS)])
     began = run.clock.monotonic()
     run.wait_for_commits()
@@ -163,11 +162,9 @@ def _frozen_clock(run: Run) -> None:
     run.wait_for_commits()
     run.injected += 1
     commits = worker.events("batch_committed")
-    negative = [event for event in commits if min(event["write_seconds"], event["commit_seconds"]) < 0]
-    if negative:
-        run.complaints.append(f"{len(negative)} commits took less than no time, such as {negative[0]}")
-    if worker.events("snapshots_expired"):
-        run.complaints.append("snapshots younger than their least age were expired")
+    timeless = [event for event in commits if event["commit_seconds"] <= 0]
+    if timeless:
+        run.complaints.append(f"{len(timeless)} of {len(commits)} commits took no time, such as {timeless[0]}")
 
 
 def _expiry_and_kills(run: Run) -> None:
