@@ -26,6 +26,7 @@ __all__ = ["CircuitBreaker", "DegradationLevel", "DegradationThresholds", "Level
 
 _NORMAL: Final = DegradationLevel.NORMAL
 _TOP: Final = DegradationLevel.CIRCUIT_BREAK
+_ABOVE_NORMAL: Final = tuple(DegradationLevel)[1:]
 
 
 class PriorityOf(Protocol):
@@ -92,6 +93,7 @@ class CircuitBreaker:
         self._load = Load()
         self._memory_out = False
         self._calm_since: list[float | None] = [None] * len(DegradationLevel)
+        self._restless = int(_TOP)
         self._hold_seconds = self._settings.calm_seconds
         self._stepped_down_at: float | None = None
         self._changed_at = self._clock.monotonic()
@@ -154,7 +156,7 @@ class CircuitBreaker:
         if self._level is not _TOP and _reaches(load, self._limits, self._level + 1):
             self._climb(level_for(load, self._limits), cause_of(load, self._limits), load, now)
             return
-        self._judge_calm(load if below is None else _worse(load, below), now)
+        self._judge_calm(load, below, now)
         if self._level is not _NORMAL and self._may_step_down(now):
             self._stepped_down_at = now
             self._change(DegradationLevel(self._level - 1), Cause.RECOVERED, load, now)
@@ -166,17 +168,37 @@ class CircuitBreaker:
                 self._hold_seconds = min(2 * self._hold_seconds, self._settings.hold_seconds_max)
             elif calm_for > self._hold_seconds:
                 self._hold_seconds = self._settings.calm_seconds
-        self._calm_since = [None] * len(DegradationLevel)
+        self._forget_calm()
         self._change(level, cause, load, now)
 
-    def _judge_calm(self, load: Load, now: float) -> None:
+    def _forget_calm(self) -> None:
+        self._calm_since = [None] * len(DegradationLevel)
+        self._restless = int(_TOP)
+
+    def _judge_calm(self, load: Load, below: Load | None, now: float) -> None:
         """Restart the calm spell of each level that the load does not stay below; a failing sink leaves none calm."""
-        broken = self._sink.state is not SinkState.CLOSED
-        for level in range(1, self._level + 1):
-            if broken or _reaches(load, self._recovery, level):
+        restless = self._restless_level(load)
+        if below is not None:
+            restless = max(restless, self._restless_level(below))
+        if self._sink.state is not SinkState.CLOSED:
+            restless = self._level
+        if restless == self._restless:
+            return
+        for level in _ABOVE_NORMAL:
+            if level <= restless:
                 self._calm_since[level] = None
             elif self._calm_since[level] is None:
                 self._calm_since[level] = now
+        self._restless = restless
+
+    def _restless_level(self, load: Load) -> int:
+        """Return the highest level, up to the one now, that the load is not calm for; 0 if it is calm for all."""
+        if not _reaches(load, self._recovery, 1):
+            return 0
+        level = int(self._level)
+        while level > 1 and not _reaches(load, self._recovery, level):
+            level -= 1
+        return level
 
     def _may_step_down(self, now: float) -> bool:
         calm_since = self._calm_since[self._level]
@@ -198,7 +220,7 @@ class CircuitBreaker:
         with self._lock:
             self._sink.succeeded()
             self._memory_out = False
-            self._calm_since = [None] * len(DegradationLevel)
+            self._forget_calm()
             self._hold_seconds = self._settings.calm_seconds
             self._stepped_down_at = None
             self._load = Load()
@@ -214,7 +236,7 @@ class CircuitBreaker:
             self._sink.failed(now)
             if self._level is not _TOP:
                 self._climb(_TOP, Cause.SINK, self._load, now)
-            self._judge_calm(self._load, now)
+            self._judge_calm(self._load, None, now)
             return self._level
 
     def sink_succeeded(self) -> DegradationLevel:
@@ -291,12 +313,6 @@ _SHOWN_SECONDS_MAX: Final = 1e9
 def _reaches(load: Load, limits: Limits, level: int) -> bool:
     """Say whether one of the measures reaches the limit of a level above NORMAL."""
     at = level - 1
-    return (
-        load.lag_records >= limits.lag_records[at]
-        or load.memory_percent >= limits.memory_percent[at]
-        or load.drain_seconds >= limits.drain_seconds[at]
-    )
-
-
-def _worse(one: Load, other: Load) -> Load:
-    return Load(*map(max, one, other))
+    lag, memory, drain = load
+    lags, memories, drains = limits
+    return lag >= lags[at] or memory >= memories[at] or drain >= drains[at]

@@ -70,7 +70,7 @@ class LoadShedder:
         self._priority_of = priority_of
         self._keys_max = keys_max
         self._observer = observer
-        self._known: dict[tuple[str, bytes | None], int] = {}
+        self._known: dict[str, _Remembered] = {}
         self._lock = threading.Lock()
         self._checked = [0] * _PRIORITIES
         self._shed = [0] * _PRIORITIES
@@ -120,8 +120,10 @@ class LoadShedder:
         """
         encoded = _as_binary(keys).dictionary_encode()
         distinct: list[bytes] = encoded.dictionary.to_pylist()
-        numbers = [self._priority_of_bytes(key, data_type) for key in distinct]
-        table = np.array([*numbers, Priority.CRITICAL], dtype=np.uint8)
+        known = self._known.setdefault(data_type, _Remembered(self._priority_of, data_type))
+        if len(known) > self._keys_max:
+            known.clear()
+        table = np.array([*map(known.__getitem__, distinct), Priority.CRITICAL], dtype=np.uint8)
         places = pc.fill_null(encoded.indices, len(distinct)).to_numpy(zero_copy_only=False)
         sorted_out: NDArray[np.uint8] = table[places]
         return sorted_out
@@ -138,17 +140,22 @@ class LoadShedder:
             "shed_by_priority": {each.name: shed[each] for each in Priority},
         }
 
-    def _priority_of_bytes(self, key: bytes, data_type: str) -> int:
-        known = self._known.get((data_type, key))
-        if known is None:
-            try:
-                known = int(self._priority_of(key.decode("utf-8"), data_type))
-            except UnicodeDecodeError:
-                known = int(Priority.CRITICAL)
-            if len(self._known) >= self._keys_max:
-                self._known.clear()
-            self._known[data_type, key] = known
-        return known
+
+class _Remembered(dict[bytes, int]):
+    """The priorities of the keys of one kind, each asked for once."""
+
+    def __init__(self, priority_of: PriorityOf, data_type: str) -> None:
+        super().__init__()
+        self._priority_of = priority_of
+        self._data_type = data_type
+
+    def __missing__(self, key: bytes) -> int:
+        try:
+            priority = int(self._priority_of(key.decode("utf-8"), self._data_type))
+        except UnicodeDecodeError:
+            priority = int(Priority.CRITICAL)
+        self[key] = priority
+        return priority
 
 
 def _as_binary(keys: Keys) -> pa.Array:
