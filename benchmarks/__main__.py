@@ -11,6 +11,7 @@ from benchmarks.report import Figure, show, write
 NAMES = (
     "dedup",
     "ingest",
+    "overload",
     "visibility",
     "hybrid",
     "planning",

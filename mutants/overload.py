@@ -7,6 +7,8 @@ from mutants.edits import Edit, Mutant
 _BREAKER = "src/k2/common/circuit_breaker.py"
 _LADDER = "tests/unit/common/test_circuit_breaker.py"
 _SHEDDER = "tests/unit/common/test_load_shedder.py"
+_DEFERRAL = "src/k2/storage/deferral.py"
+_LIST = "tests/unit/storage/test_deferral.py"
 
 OVERLOAD = (
     Mutant(
@@ -68,5 +70,45 @@ OVERLOAD = (
             ),
         ),
         (f"{_SHEDDER}::test_breaker_and_shedder_never_disagree",),
+    ),
+    Mutant(
+        "deferral-not-sticky",
+        "records pass that a deferred list holds back, and overtake earlier ones of their symbol",
+        (
+            Edit(
+                _DEFERRAL,
+                "        if not self.entries:\n            return wanted\n",
+                "        if True:\n            return wanted\n",
+            ),
+            Edit(_DEFERRAL, "        elif held.entries:\n", "        elif False:\n"),
+        ),
+        (f"{_LIST}::test_the_list_says_what_the_next_batch_defers",),
+    ),
+    Mutant(
+        "deferral-narrows",
+        "what the level defers now takes the place of what the list holds back",
+        (
+            Edit(_DEFERRAL, "min(held.deferred_from, wanted.deferred_from)", "wanted.deferred_from"),
+            Edit(_DEFERRAL, "        if self.in_force(predicate) != predicate:\n", "        if predicate is None:\n"),
+        ),
+        (f"{_LIST}::test_what_the_list_matches_may_not_pass[predicate1]",),
+    ),
+    Mutant(
+        "backfill-unfenced",
+        "a backfill is committed although its range was written meanwhile",
+        (Edit(_DEFERRAL, "            or entry.start != backfill.start\n", ""),),
+        (f"{_LIST}::test_only_the_beginning_of_the_first_entry_may_be_written[begun later]",),
+    ),
+    Mutant(
+        "deferred-uncounted",
+        "a deferred range is forgotten whether or not its records were found",
+        (Edit(_DEFERRAL, " or (whole and left) or", " or"),),
+        (f"{_LIST}::test_a_range_read_to_its_end_must_have_held_as_many_records_as_were_deferred[3]",),
+    ),
+    Mutant(
+        "losses-by-guess",
+        "records count as lost that the log still holds",
+        (Edit(_DEFERRAL, "backfill.log_start <= entry.start", "backfill.log_start < 0"),),
+        (f"{_LIST}::test_nothing_is_lost_that_the_log_still_holds",),
     ),
 )

@@ -35,6 +35,7 @@ class _Partition:
     seen: Progress
     arrival: float = 0.0
     service: float = 0.0
+    best_service: float = 0.0
     known: bool = False
     taken: list[float] = field(default_factory=lambda: [0.0] * _PRIORITIES)
     """How many of each priority were taken of late; older ones count less."""
@@ -50,11 +51,16 @@ class DrainMeter:
 
     A partition's time to drain is (what waits + what piles up within the look-ahead) / service rate, where what a level
     defers neither waits nor piles up. The service rate is learned while records wait: an idle reader shows no limit.
+    While it is idle, the rate is taken to recover up to the best one measured, since a level that keeps a slow sink
+    idle would otherwise never hear that the sink is fast again.
     """
 
-    def __init__(self, *, rate_seconds: float, look_ahead_seconds: float) -> None:
+    def __init__(
+        self, *, rate_seconds: float, look_ahead_seconds: float, service_doubling_seconds: float = 5.0
+    ) -> None:
         self._rate_seconds = rate_seconds
         self._look_ahead_seconds = look_ahead_seconds
+        self._doubling_seconds = service_doubling_seconds
         self._partitions: dict[Hashable, _Partition] = {}
 
     def observe(self, partition: Hashable, progress: Progress, *, at: float) -> None:
@@ -77,6 +83,9 @@ class DrainMeter:
             known.arrival += (1 - kept) * (arrived - known.arrival)
             if served > known.service or not starved:
                 known.service += (1 - kept) * (served - known.service)
+            else:
+                known.service = min(known.best_service, known.service * 2.0 ** (seconds / self._doubling_seconds))
+        known.best_service = max(known.best_service, known.service)
         for priority, before in enumerate(known.seen.taken):
             known.taken[priority] = kept * known.taken[priority] + progress.taken[priority] - before
         known.at, known.seen = at, progress

@@ -100,13 +100,16 @@ class DegradationSettings(BaseModel):
         default=30.0, gt=0, description="How long the load must have been calm before a level is left"
     )
     step_seconds: float = Field(
-        default=5.0, ge=0, description="Least time between two steps down, if it has been calm for long enough"
+        default=3.0, ge=0, description="Least time between two steps down, if it has been calm for long enough"
     )
     flap_seconds: float = Field(
-        default=10.0, ge=0, description="A climb so soon after a step down doubles the calm that the next one needs"
+        default=30.0, ge=0, description="A climb so soon after a step down doubles the calm that the next one needs"
     )
     hold_seconds_max: float = Field(
-        default=480.0, gt=0, description="Longest calm that is asked for, however often it flapped"
+        default=45.0,
+        gt=0,
+        description="Longest calm that is asked for, however often it flapped; with three steps more it is the time "
+        "back to NORMAL",
     )
     sink_probe_seconds: float = Field(
         default=1.0, gt=0, description="Pause before a sink that failed is tried again; doubles with each failure"
@@ -127,6 +130,12 @@ class DegradationSettings(BaseModel):
     rate_seconds: float = Field(default=1.0, gt=0, description="Half-life of the measured rates of arrival and service")
     look_ahead_seconds: float = Field(
         default=1.0, ge=0, description="How far ahead the time to drain counts what is still to pile up"
+    )
+    service_doubling_seconds: float = Field(
+        default=5.0,
+        gt=0,
+        description="Time in which the service rate of a reader that has nothing to wait for is taken to double, up to "
+        "the best one measured",
     )
     keys_max: int = Field(
         default=100_000, gt=0, description="Keys whose priority the shedder remembers; past it, it begins anew"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 
 import pytest
 
@@ -68,6 +69,31 @@ def test_an_idle_reader_shows_no_limit_of_its_service(meter: DrainMeter) -> None
     meter.observe(0, Progress(6_559, 5_559, [0] * 4, 0, 5_559), at=60)
 
     assert meter.load(NORMAL).drain_seconds < 4
+
+
+def test_an_idle_reader_recovers_up_to_the_best_rate_that_it_had(meter: DrainMeter) -> None:
+    served = 0
+    for second, rate in enumerate([100] * 20 + [10] * 20):
+        served += rate
+        meter.observe(0, Progress(10_000, served, [served, 0, 0, 0], 0, served), at=second)
+    slow = (10_000 - served) / meter.load(NORMAL).drain_seconds
+    meter.observe(0, Progress(10_000, 10_000, [10_000, 0, 0, 0], 0, served), at=40)
+
+    recovered = []
+    for second in range(41, 80):
+        meter.observe(0, Progress(10_000, 10_000, [10_000, 0, 0, 0], 0, served), at=second)
+        recovered.append(1_000 / meter_after(meter, 11_000, served, second))
+
+    assert slow == pytest.approx(10, rel=0.01)
+    assert recovered[4] == pytest.approx(10 * 2**1.2, rel=0.1)
+    assert recovered[-1] == pytest.approx(100, rel=0.01)
+
+
+def meter_after(meter: DrainMeter, log_end: int, served: int, second: int) -> float:
+    """Return the time to drain if so much were in the log now; the meter itself learns nothing."""
+    asked = deepcopy(meter)
+    asked.observe(0, Progress(log_end, 10_000, [10_000, 0, 0, 0], 0, served), at=second + 1e-9)
+    return asked.load(NORMAL).drain_seconds
 
 
 def test_what_a_level_defers_does_not_wait(meter: DrainMeter) -> None:

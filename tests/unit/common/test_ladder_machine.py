@@ -50,7 +50,7 @@ class Model:
             self.climb(wanted)
             return
         self.seen.append((self.now, load if self.sink == "closed" else None))
-        if self.level and self.calm_for() >= self.hold and self.now - self.changed_at >= 5:
+        if self.level and self.calm_for() >= self.hold and self.now - self.changed_at >= 3:
             self.level -= 1
             self.stepped_at = self.changed_at = self.now
 
@@ -66,7 +66,7 @@ class Model:
     def climb(self, level: int) -> None:
         if self.stepped_at is not None:
             since = self.now - self.stepped_at
-            if since <= 10:
+            if since <= 30:
                 self.hold = min(2 * self.hold, 100)
             elif since > self.hold:
                 self.hold = 30
