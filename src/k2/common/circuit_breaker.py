@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from k2.common.clock import SystemClock
 from k2.common.degradation import Cause, DegradationLevel, Load, Priority, cause_of, keeps, level_for
@@ -20,13 +20,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from k2.common.clock import Clock
-    from k2.common.degradation import Limits
 
 __all__ = ["CircuitBreaker", "DegradationLevel", "DegradationThresholds", "LevelChanged", "PriorityOf"]
 
 _NORMAL: Final = DegradationLevel.NORMAL
 _TOP: Final = DegradationLevel.CIRCUIT_BREAK
+_CLOSED: Final = SinkState.CLOSED
 _ABOVE_NORMAL: Final = tuple(DegradationLevel)[1:]
+
+
+_Measures: TypeAlias = tuple[float, float, float]
+"""A load: lag, memory, time to drain; bare, since a check is made for every poll."""
 
 
 class PriorityOf(Protocol):
@@ -82,7 +86,8 @@ class CircuitBreaker:
         self._memory = memory
         self._observers = tuple(observers)
         self._limits = self.thresholds.limits()
-        self._recovery = self.thresholds.recovery_limits()
+        self._enter = tuple(zip(*self._limits, strict=True))
+        self._leave = tuple(zip(*self.thresholds.recovery_limits(), strict=True))
         self._sink = SinkProbe(
             probe_seconds=self._settings.sink_probe_seconds, probe_seconds_max=self._settings.sink_probe_seconds_max
         )
@@ -90,7 +95,7 @@ class CircuitBreaker:
         self._history: deque[LevelChanged] = deque(maxlen=self._settings.history_max)
         self._level = _NORMAL
         self._cause = Cause.RESET
-        self._load = Load()
+        self._load: _Measures = Load()
         self._memory_out = False
         self._calm_since: list[float | None] = [None] * len(DegradationLevel)
         self._restless = int(_TOP)
@@ -131,12 +136,12 @@ class CircuitBreaker:
         """
         if heap_pct is None:
             heap_pct = 0.0 if self._memory is None else self._memory.percent()
-        limits = self._limits
+        soft_lag, soft_memory, soft_drain = self._enter[0]
         if (
             self._level is _NORMAL
-            and 0 <= lag < limits.lag_records[0]
-            and 0 <= drain_seconds < limits.drain_seconds[0]
-            and 0 <= heap_pct < limits.memory_percent[0]
+            and 0 <= lag < soft_lag
+            and 0 <= heap_pct < soft_memory
+            and 0 <= drain_seconds < soft_drain
         ):
             return _NORMAL
         if not (lag >= 0 and heap_pct >= 0 and drain_seconds >= 0):
@@ -145,23 +150,25 @@ class CircuitBreaker:
                 f"{drain_seconds}: mend what measures them"
             )
         with self._lock:
-            self._decide(Load(lag, heap_pct, drain_seconds), below)
+            self._decide((lag, heap_pct, drain_seconds), below)
             return self._level
 
-    def _decide(self, load: Load, below: Load | None) -> None:
+    def _decide(self, load: _Measures, below: _Measures | None) -> None:
         now = self._clock.monotonic()
         self._load = load
-        memory_top, memory_left = self._limits.memory_percent[-1], self._recovery.memory_percent[-1]
-        self._memory_out = load.memory_percent >= (memory_left if self._memory_out else memory_top)
-        if self._level is not _TOP and _reaches(load, self._limits, self._level + 1):
-            self._climb(level_for(load, self._limits), cause_of(load, self._limits), load, now)
+        self._memory_out = load[1] >= (self._leave if self._memory_out else self._enter)[-1][1]
+        level = self._level
+        if level is not _TOP and _reaches(load, self._enter[level]):
+            whole = Load(*load)
+            self._climb(level_for(whole, self._limits), cause_of(whole, self._limits), now)
             return
         self._judge_calm(load, below, now)
-        if self._level is not _NORMAL and self._may_step_down(now):
+        calm_since = self._calm_since[level]
+        if calm_since is not None and self._may_step_down(calm_since, now):
             self._stepped_down_at = now
-            self._change(DegradationLevel(self._level - 1), Cause.RECOVERED, load, now)
+            self._change(DegradationLevel(level - 1), Cause.RECOVERED, now)
 
-    def _climb(self, level: DegradationLevel, cause: Cause, load: Load, now: float) -> None:
+    def _climb(self, level: DegradationLevel, cause: Cause, now: float) -> None:
         if self._stepped_down_at is not None:
             calm_for = now - self._stepped_down_at
             if calm_for <= self._settings.flap_seconds:
@@ -169,18 +176,18 @@ class CircuitBreaker:
             elif calm_for > self._hold_seconds:
                 self._hold_seconds = self._settings.calm_seconds
         self._forget_calm()
-        self._change(level, cause, load, now)
+        self._change(level, cause, now)
 
     def _forget_calm(self) -> None:
         self._calm_since = [None] * len(DegradationLevel)
         self._restless = int(_TOP)
 
-    def _judge_calm(self, load: Load, below: Load | None, now: float) -> None:
+    def _judge_calm(self, load: _Measures, below: _Measures | None, now: float) -> None:
         """Restart the calm spell of each level that the load does not stay below; a failing sink leaves none calm."""
         restless = self._restless_level(load)
         if below is not None:
             restless = max(restless, self._restless_level(below))
-        if self._sink.state is not SinkState.CLOSED:
+        if self._sink.state is not _CLOSED:
             restless = self._level
         if restless == self._restless:
             return
@@ -191,25 +198,20 @@ class CircuitBreaker:
                 self._calm_since[level] = now
         self._restless = restless
 
-    def _restless_level(self, load: Load) -> int:
+    def _restless_level(self, load: _Measures) -> int:
         """Return the highest level, up to the one now, that the load is not calm for; 0 if it is calm for all."""
-        if not _reaches(load, self._recovery, 1):
+        if not _reaches(load, self._leave[0]):
             return 0
-        level = int(self._level)
-        while level > 1 and not _reaches(load, self._recovery, level):
+        level: int = self._level
+        while level > 1 and not _reaches(load, self._leave[level - 1]):
             level -= 1
         return level
 
-    def _may_step_down(self, now: float) -> bool:
-        calm_since = self._calm_since[self._level]
-        return (
-            calm_since is not None
-            and now - calm_since >= self._hold_seconds
-            and now - self._changed_at >= self._settings.step_seconds
-        )
+    def _may_step_down(self, calm_since: float, now: float) -> bool:
+        return now - calm_since >= self._hold_seconds and now - self._changed_at >= self._settings.step_seconds
 
-    def _change(self, level: DegradationLevel, cause: Cause, load: Load, now: float) -> None:
-        changed = LevelChanged(self._level, level, cause, load, now, self._clock.time_ns())
+    def _change(self, level: DegradationLevel, cause: Cause, now: float) -> None:
+        changed = LevelChanged(self._level, level, cause, Load(*self._load), now, self._clock.time_ns())
         self._level, self._cause, self._changed_at = level, cause, now
         self._history.append(changed)
         for observe in self._observers:
@@ -225,7 +227,7 @@ class CircuitBreaker:
             self._stepped_down_at = None
             self._load = Load()
             if self._level is not _NORMAL:
-                self._change(_NORMAL, Cause.RESET, self._load, self._clock.monotonic())
+                self._change(_NORMAL, Cause.RESET, self._clock.monotonic())
 
     # The sink.
 
@@ -235,7 +237,7 @@ class CircuitBreaker:
             now = self._clock.monotonic()
             self._sink.failed(now)
             if self._level is not _TOP:
-                self._climb(_TOP, Cause.SINK, self._load, now)
+                self._climb(_TOP, Cause.SINK, now)
             self._judge_calm(self._load, None, now)
             return self._level
 
@@ -285,9 +287,9 @@ class CircuitBreaker:
                 "level_name": self._level.name,
                 "cause": str(self._cause),
                 "level_seconds": now - self._changed_at,
-                "lag_records": self._load.lag_records,
-                "memory_percent": self._load.memory_percent,
-                "drain_seconds": min(self._load.drain_seconds, _SHOWN_SECONDS_MAX),
+                "lag_records": self._load[0],
+                "memory_percent": self._load[1],
+                "drain_seconds": min(self._load[2], _SHOWN_SECONDS_MAX),
                 "calm_seconds": 0.0 if calm_since is None else now - calm_since,
                 "hold_seconds": self._hold_seconds,
                 "sink": str(self._sink.state),
@@ -310,9 +312,5 @@ _SHOWN_SECONDS_MAX: Final = 1e9
 """An infinite time to drain as JSON can hold it."""
 
 
-def _reaches(load: Load, limits: Limits, level: int) -> bool:
-    """Say whether one of the measures reaches the limit of a level above NORMAL."""
-    at = level - 1
-    lag, memory, drain = load
-    lags, memories, drains = limits
-    return lag >= lags[at] or memory >= memories[at] or drain >= drains[at]
+def _reaches(load: _Measures, bounds: _Measures) -> bool:
+    return load[0] >= bounds[0] or load[1] >= bounds[1] or load[2] >= bounds[2]
