@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from k2 import __version__
 from k2.api.frame import Frame
+from k2.api.gaps import gap_routes
 from k2.api.health import health_routes
 from k2.api.measures import Measures
 from k2.api.problems import HttpProblemError, problem, problem_of
@@ -72,6 +73,7 @@ def create_app(
     _add_errors(app)
     app.include_router(health_routes(engine, turns, measures, unready))
     app.include_router(record_routes(engine, turns, settings), dependencies=[Depends(authorized)])
+    app.include_router(gap_routes(engine, turns, settings), dependencies=[Depends(authorized)])
     return app
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from k2.query.request import Answer, QueryRequest, SymbolSummary
 
 
@@ -17,6 +19,12 @@ class Engine(Protocol):
 
     def symbols(self, exchange: str | None = None, data_type: str | None = None) -> list[SymbolSummary]:
         """Return the symbols that there are."""
+        ...
+
+    def gaps(
+        self, *, symbol: str | None = None, exchange: str | None = None, since_ns: int | None = None
+    ) -> pl.DataFrame:
+        """Return one row a gap, the newest first."""
         ...
 
     def get_stats(self) -> dict[str, Any]:

@@ -38,12 +38,13 @@ PARAMETERS: Final = frozenset(
         "amendments",
         "lake_only",
         "on_degrade",
+        "gaps",
         "format",
     ]
 )
 _ESSENTIAL: Final = ("v", "snapshot_id", "commit_sequence", "rows", "complete", "truncated")
 """What the shortest K2-Certificate header says; at most 200 bytes."""
-_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "description": "Rows in order of event time and log coordinate, with their certificate. JSON: `data`, "
         "`next_cursor`, `certificate`; decimals are texts without exponent or idle zeros, nanoseconds are integers "
@@ -97,6 +98,12 @@ LakeOnly = Annotated[bool, Query(description="Only what the table holds")]
 OnDegrade = Annotated[
     Literal["fail", "partial"], Query(description="If table or log are out of reach: fail, or answer what there is")
 ]
+Gaps = Annotated[
+    Literal["annotate", "exclude", "fail"],
+    Query(
+        description="Gaps in the venue's numbers: name them, leave out sessions (exchange and date) with one, or fail"
+    ),
+]
 FormatName = Annotated[
     Literal["json", "csv", "parquet", "arrow"] | None, Query(alias="format", description="Beats the header Accept")
 ]
@@ -129,6 +136,7 @@ def _add_records(
         amendments: AmendmentsName = "applied",
         lake_only: LakeOnly = False,
         on_degrade: OnDegrade = "fail",
+        gaps: Gaps = "annotate",
         format_name: FormatName = None,
     ) -> StreamingResponse:
         refuse_unknown(request, PARAMETERS)
@@ -144,12 +152,13 @@ def _add_records(
             anchor=anchor,
             start_ns=nanoseconds("start", start),
             end_ns=nanoseconds("end", end),
-            limit=settings.rows_max if whole else _limit(limit, settings),
+            limit=settings.rows_max if whole else rows_limit(limit, settings),
             as_of=token,
             known_at_ns=known_at_ns,
             amendments=amendments,
             lake_only=lake_only,
             on_degrade=on_degrade,
+            gaps=gaps,
         )
         asked, extent = continued(put, cursor)
         found = await unless_gone(request, turns.run(lambda: engine.query(asked)))
@@ -166,14 +175,14 @@ def _add_records(
     records.__doc__ = (
         f"Return a symbol's {data_type}, exact up to the last message. Without a range: the last 15 minutes."
     )
-    router.get(f"/{data_type}", operation_id=data_type, responses=_RESPONSES, response_class=StreamingResponse)(records)
+    router.get(f"/{data_type}", operation_id=data_type, responses=RESPONSES, response_class=StreamingResponse)(records)
 
 
 def _add_symbols(router: APIRouter, engine: Engine, turns: Turns) -> None:
-    responses: dict[int | str, dict[str, Any]] = {status: _RESPONSES[status] for status in (400, 401, 406, 422, 503)}
+    responses: dict[int | str, dict[str, Any]] = {status: RESPONSES[status] for status in (400, 401, 406, 422, 503)}
     responses[200] = {
         "description": "One row for each data type, exchange and symbol. JSON: `data`; the other formats: the columns.",
-        "content": _RESPONSES[200]["content"],
+        "content": RESPONSES[200]["content"],
     }
 
     @router.get("/symbols", operation_id="symbols", responses=responses, response_class=StreamingResponse)
@@ -211,7 +220,8 @@ def _too_long(rows: int, encoding: str) -> QueryError:
     )
 
 
-def _limit(limit: int | None, settings: ApiSettings) -> int:
+def rows_limit(limit: int | None, settings: ApiSettings) -> int:
+    """Return how many rows come at most; QueryError if that is more than the settings allow."""
     if limit is not None and limit > settings.rows_max:
         raise QueryError(
             f"expected a limit of at most {settings.rows_max} (K2_API__ROWS_MAX), found {limit}: page with the cursor"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from k2.kafka.admin import LogAdmin
     from k2.kafka.registry import SchemaRegistry
     from k2.kafka.topics import TopicCatalog
-    from k2.query.hybrid_engine import HybridQueryEngine
+    from k2.query.gap_aware import GapAwareEngine
     from k2.query.kafka_tail import KafkaTail
     from k2.query.object_store import S3Access
     from k2.query.ports import Decodes, Heads, LogFacts, OpenReader
@@ -162,7 +162,7 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
 class QuerySide:
     """What answers questions: the engine, the tail that it reads, and what tells why it cannot answer in full."""
 
-    engine: HybridQueryEngine
+    engine: GapAwareEngine
     tail: KafkaTail
     closing: tuple[Callable[[], None], ...] = ()
 
@@ -207,7 +207,7 @@ def query_side(settings: Settings) -> QuerySide:
 
 
 @contextmanager
-def lake_engine(settings: Settings) -> Iterator[HybridQueryEngine]:
+def lake_engine(settings: Settings) -> Iterator[GapAwareEngine]:
     """Give an engine for questions about the tables alone; it needs no broker and no registry, and creates nothing."""
     from k2.query.no_log import NoLog
     from k2.schemas.records import RECORD_TYPES
@@ -232,8 +232,11 @@ def _query_side(
     decoders: Mapping[str, Decodes],
     heads: Heads | None = None,
 ) -> QuerySide:
+    from k2.query.gap_aware import GapAwareEngine
     from k2.query.hybrid_engine import HybridQueryEngine
     from k2.query.kafka_tail import KafkaTail
+    from k2.storage.gap_events import GapEvents
+    from k2.storage.gaps import GapReader
 
     clock = system_clock()
     catalog = topic_catalog(settings)
@@ -259,7 +262,14 @@ def _query_side(
         clock=clock,
         rules=catalog.identity_rules(enabled=settings.ingestion.deduplication.enabled),
     )
-    return QuerySide(engine, tail)
+    aware = GapAwareEngine(
+        engine,
+        events=GapEvents(tables, events_max=settings.query.gap_events_max),
+        table=GapReader(tables),
+        watched=catalog.watched if settings.ingestion.sequences.enabled else {},
+        listed_max=settings.query.gaps_listed_max,
+    )
+    return QuerySide(aware, tail)
 
 
 def existing_tables(settings: Settings) -> MarketTables:

@@ -30,6 +30,10 @@ Anchor = Annotated[
 Limit = Annotated[int | None, typer.Option(min=1, help="Most rows, counted from the oldest; all without it.")]
 FormatOption = Annotated[Format, typer.Option("--format", "-f", help="Form of the answer.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write; standard output without it.")]
+Gaps = Annotated[
+    Literal["annotate", "exclude", "fail"],
+    typer.Option(help="Gaps in the venue's numbers: name them in the certificate, leave out their sessions, or fail."),
+]
 LakeOnly = Annotated[bool, typer.Option("--lake-only", help="Only what the table holds; needs no broker and no API.")]
 
 KnownAt = Annotated[
@@ -66,9 +70,11 @@ def trades(  # noqa: PLR0917 - one parameter an option
     format_name: FormatOption = "table",
     output: Output = None,
     lake_only: LakeOnly = False,
+    gaps: Gaps = "annotate",
 ) -> None:
     """Show a symbol's trades, exact up to the last message."""
-    question = _question(exchange, window, start, end, anchor) | {"known_at": known_at, "amendments": amendments}
+    question = _question(exchange, window, start, end, anchor)
+    question |= {"known_at": known_at, "amendments": amendments, "gaps": gaps}
     _records("trades", symbol, data_dir, question, limit, format_name, output, lake_only=lake_only)
 
 
@@ -86,9 +92,11 @@ def quotes(  # noqa: PLR0917 - one parameter an option
     format_name: FormatOption = "table",
     output: Output = None,
     lake_only: LakeOnly = False,
+    gaps: Gaps = "annotate",
 ) -> None:
     """Show a symbol's quotes, exact up to the last message."""
-    question = _question(exchange, window, start, end, anchor) | {"known_at": known_at, "amendments": amendments}
+    question = _question(exchange, window, start, end, anchor)
+    question |= {"known_at": known_at, "amendments": amendments, "gaps": gaps}
     _records("quotes", symbol, data_dir, question, limit, format_name, output, lake_only=lake_only)
 
 
@@ -238,6 +246,7 @@ def _from_lake(
         known_at_ns=known_at_ns,
         amendments=question["amendments"],
         lake_only=True,
+        gaps=question["gaps"],
     )
     with bootstrap.lake_engine(settings) as engine:
         answer = engine.query(request)

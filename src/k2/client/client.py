@@ -21,7 +21,8 @@ CERTIFICATE_KEY: Final = b"k2.certificate"
 CURSOR_KEY: Final = b"k2.next_cursor"
 ARROW: Final = "application/vnd.apache.arrow.stream"
 _ADDED: Final = (
-    "rows", "rows_from_table", "rows_from_log", "duplicates_removed", "cancelled", "corrected", "originals_unknown",
+    "rows", "rows_from_table", "rows_from_log", "rows_excluded", "duplicates_removed", "cancelled", "corrected",
+    "originals_unknown",
 )  # fmt: skip
 """What a certificate says of its own page only."""
 _BUSY: Final = frozenset({httpx2.codes.TOO_MANY_REQUESTS, httpx2.codes.SERVICE_UNAVAILABLE})
@@ -93,7 +94,7 @@ class K2Client:
         amendments: Literal["applied", "raw"] = "applied",
         **more: Any,
     ) -> Result:
-        """Return a symbol's trades; `more` are other parameters of GET /v1/trades (as_of, lake_only, on_degrade).
+        """Return a symbol's trades; `more` are other parameters of GET /v1/trades (as_of, lake_only, on_degrade, gaps).
 
         Times are ISO 8601 (no zone: UTC) or nanoseconds; the range is half-open. Without one: the last 15 minutes.
         All rows come unless `limit` says how many at most. Cancelled trades are left out and corrected ones come as
@@ -131,6 +132,19 @@ class K2Client:
     def symbols(self, *, exchange: str | None = None, data_type: str | None = None) -> list[dict[str, Any]]:
         """Return the symbols that there are, with rows and the times of the first and last event."""
         body = self._get("/v1/symbols", {"exchange": exchange, "data_type": data_type}).json()
+        found: list[dict[str, Any]] = body["data"]
+        return found
+
+    def gaps(
+        self,
+        *,
+        symbol: str | None = None,
+        exchange: str | None = None,
+        since: str | int | None = None,
+        limit: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return the gaps in the venues' numbers, the newest first; `since` leaves out those that ended before."""
+        body = self._get("/v1/gaps", {"symbol": symbol, "exchange": exchange, "since": since, "limit": limit}).json()
         found: list[dict[str, Any]] = body["data"]
         return found
 

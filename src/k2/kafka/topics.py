@@ -199,6 +199,17 @@ class TopicCatalog:
             and (scope == "symbol" or topic.partitions == 1)
         }
 
+    @property
+    def watched(self) -> dict[str, frozenset[str]]:
+        """By data type, the exchanges whose numbers are watched."""
+        names = self.sequence_columns
+        return {
+            kind: frozenset(
+                each.exchange for each in self.market_topics if each.data_type == kind and each.name in names
+            )
+            for kind in MARKET_DATA_TYPES
+        }
+
     def topic(self, exchange: str, data_type: str) -> Topic:
         """Return an exchange's topic of one data type; ConfigurationError if there is none."""
         for topic in self.all_topics:

@@ -59,6 +59,8 @@ def check(request: QueryRequest, settings: QuerySettings, now_ns: int) -> None:
     Raises:
         QueryError: it is not; the text says what to ask instead.
     """
+    if request.gaps != "annotate":
+        raise QueryError(f"expected gaps 'annotate' of an engine that reads no table of gaps, found {request.gaps!r}")
     if not is_symbol(request.symbol):
         raise QueryError(f"expected {SYMBOL_RULE}, found {request.symbol[:80]!r}")
     if request.window_minutes is not None and request.window_minutes > settings.window_minutes_max:

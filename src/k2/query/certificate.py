@@ -117,8 +117,12 @@ class Certificate:
     """Trades of the range that are shown as their newest correction says."""
     originals_unknown: int = 0
     """Amendments of the range whose original the log does not hold; they make the answer incomplete."""
+    gap_count: int | None = None
+    """Gaps that overlap the range and lack numbers, as known below each `seam`; None where nobody watches numbers."""
     gaps: tuple[dict[str, Any], ...] | None = None
-    """Gaps that overlap the range; None while no ledger of gaps is kept."""
+    """The newest of these gaps, at most K2_QUERY__GAPS_LISTED_MAX; None where nobody watches numbers."""
+    rows_excluded: int = 0
+    """Rows left out since their session has a gap in the range (`gaps=exclude`)."""
     deferred: tuple[Deferred, ...] = ()
     newest_record_age_seconds: float | None = None
     """Age of the newest record of the answer by its event time; None for an empty answer."""

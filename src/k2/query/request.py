@@ -16,6 +16,7 @@ DataType = Literal["trades", "quotes"]
 Anchor = Literal["now", "latest"]
 OnDegrade = Literal["fail", "partial"]
 AmendmentsView = Literal["applied", "raw"]
+GapsChoice = Literal["annotate", "exclude", "fail"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -58,6 +59,9 @@ class QueryRequest:
     amendments: AmendmentsView = "applied"
     """Trades as CANCELs and CORRECTs leave them, or every record as it was written (`raw`)."""
 
+    gaps: GapsChoice = "annotate"
+    """Gaps in the venue's numbers: name them in the certificate, leave out sessions that have one, or refuse."""
+
     def __post_init__(self) -> None:
         if self.data_type not in ("trades", "quotes"):
             raise QueryError(f"expected data_type 'trades' or 'quotes', found {self.data_type!r}")
@@ -69,6 +73,8 @@ class QueryRequest:
             raise QueryError(f"expected on_degrade 'fail' or 'partial', found {self.on_degrade!r}")
         if self.amendments not in ("applied", "raw"):
             raise QueryError(f"expected amendments 'applied' or 'raw', found {self.amendments!r}")
+        if self.gaps not in ("annotate", "exclude", "fail"):
+            raise QueryError(f"expected gaps 'annotate', 'exclude' or 'fail', found {self.gaps!r}")
         self._check_range()
         if self.limit is not None and self.limit < 1:
             raise QueryError(f"expected a limit of 1 or more, found {self.limit}")

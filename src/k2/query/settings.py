@@ -10,6 +10,12 @@ class QuerySettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    gap_events_max: int = Field(
+        default=1_000_000,
+        ge=0,
+        description="Events of gaps held in memory; where there are more, each answer reads its own",
+    )
+    gaps_listed_max: int = Field(default=100, ge=0, description="Gaps named in one certificate, the newest first")
     tail_bytes_max: int = Field(
         default=256 * 1024 * 1024, gt=0, description="Most memory that the tail's rows may take, bytes"
     )

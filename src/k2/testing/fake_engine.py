@@ -10,6 +10,7 @@ from k2.query.certificate import AsOf, Certificate
 from k2.query.request import Answer, QueryRequest, RowKey, SymbolSummary
 from k2.schemas.arrow import arrow_schema
 from k2.schemas.records import ORDER, RECORD_TYPES
+from k2.testing.fake_gaps import FakeGaps
 
 if TYPE_CHECKING:
     from k2.common.errors import K2Error
@@ -22,6 +23,7 @@ class FakeEngine:
         self.rows = dict(rows or {})
         self.asked: list[QueryRequest] = []
         self.fails_with: K2Error | None = None
+        self.known_gaps = FakeGaps()
 
     def query(self, request: QueryRequest) -> Answer:
         """Answer from the rows whose offset is below the end that the request's token states."""
@@ -58,6 +60,12 @@ class FakeEngine:
                     times = group["ts_event_ns"]
                     found.append(SymbolSummary(name, place, symbol, len(group), times.min(), times.max()))  # type: ignore[arg-type]  # polars types columns loosely
         return found
+
+    def gaps(
+        self, *, symbol: str | None = None, exchange: str | None = None, since_ns: int | None = None
+    ) -> pl.DataFrame:
+        """Return the gaps that `known_gaps` tells."""
+        return self.known_gaps.gaps(symbol=symbol, exchange=exchange, since_ns=since_ns)
 
     def get_stats(self) -> dict[str, Any]:
         """Return how often it was asked."""

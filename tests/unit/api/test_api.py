@@ -25,6 +25,7 @@ from k2.common import errors
 from k2.common.clock import SystemClock
 from k2.common.errors import K2Error, LogIdentityError, QueryError, UnavailableError
 from k2.testing.fake_engine import FakeEngine
+from k2.testing.gap_events import gap_event, gap_events
 from k2.testing.market_rows import START_NS, market_rows
 
 KEY = "k2_test_key"
@@ -329,3 +330,34 @@ def test_symbols_come_in_every_format(client: TestClient, engine: FakeEngine) ->
 )
 def test_a_decimal_is_written_without_exponent_and_without_idle_zeros(value: str, text: str) -> None:
     assert plain(Decimal(value)) == text
+
+
+def test_gaps_are_listed_the_newest_first(client: TestClient, engine: FakeEngine) -> None:
+    engine.known_gaps.events = gap_events(
+        gap_event(), gap_event("opened", 30, 31, gap_first=30, gap_last=31, to_ns=900)
+    )
+
+    listed = client.get("/v1/gaps", params={"symbol": "BHP"}).json()["data"]
+    newest = client.get("/v1/gaps", params={"limit": 1, "since": 300}).json()["data"]
+    other = client.get("/v1/gaps", params={"symbol": "CBA"}).json()["data"]
+
+    assert [(gap["gap_first"], gap["missing"], gap["state"]) for gap in listed] == [(30, 2, "open"), (10, 5, "open")]
+    assert [gap["gap_first"] for gap in newest] == [30]
+    assert other == []
+
+
+def test_gaps_need_the_key_and_refuse_what_they_do_not_know(client: TestClient) -> None:
+    assert client.get("/v1/gaps", headers={"X-API-Key": "other"}).status_code == 401
+    assert client.get("/v1/gaps", params={"since_ns": 5}).status_code == 400
+    assert client.get("/v1/gaps", params={"since": "soon"}).status_code == 422
+
+
+def test_the_choice_about_gaps_reaches_the_engine_and_binds_the_cursor(client: TestClient, engine: FakeEngine) -> None:
+    question = {"symbol": "AAA", "start": "0", "limit": "2"}
+    first = client.get("/v1/trades", params={**question, "gaps": "exclude"}).json()
+
+    other = client.get("/v1/trades", params={**question, "cursor": first["next_cursor"]})
+
+    assert engine.asked[0].gaps == "exclude"
+    assert other.status_code == 422
+    assert client.get("/v1/trades", params={**question, "gaps": "none"}).status_code == 422

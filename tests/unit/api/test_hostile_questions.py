@@ -16,6 +16,9 @@ from structlog.testing import capture_logs
 from k2.api.app import create_app
 from k2.api.keys import ApiKey
 from k2.api.settings import ApiSettings
+from k2.query.gap_aware import GapAwareEngine
+from k2.testing.fake_gaps import FakeGaps
+from k2.testing.gap_events import gap_event, gap_events
 from k2.testing.simulated_hybrid import simulated_hybrid, topic
 from k2.testing.simulated_market import SimulatedMarket
 
@@ -64,7 +67,11 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
         market.commit(ASX.name, number, 30)
     hybrid = simulated_hybrid(market, directory)
     hybrid.tail.step()
-    app = create_app(hybrid.engine, key=ApiKey("key"), settings=ApiSettings(), clock=hybrid.clock, unready=list)
+    gaps = FakeGaps(gap_events(gap_event()))
+    engine = GapAwareEngine(
+        hybrid.engine, events=gaps, table=gaps, watched={"trades": frozenset({"asx"})}, listed_max=10
+    )
+    app = create_app(engine, key=ApiKey("key"), settings=ApiSettings(), clock=hybrid.clock, unready=list)
     with TestClient(app, headers={"X-API-Key": "key"}) as client, capture_logs():
         yield client
     hybrid.close()

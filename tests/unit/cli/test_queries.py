@@ -87,10 +87,11 @@ def refused(*words: str) -> str:
 
 @pytest.mark.parametrize("command", ["trades", "quotes"])
 def test_the_options_are_the_question(client: FakeClient, command: str) -> None:
-    run(command, "AAA", "--exchange", "asx", "--window", "2h", "--anchor", "latest", "--limit", "7")
+    run(command, "AAA", "--exchange", "asx", "--window", "2h", "--anchor", "latest", "--limit", "7", "--gaps", "fail")
 
     question = {"exchange": "asx", "window_minutes": 120, "start": None, "end": None, "anchor": "latest", "limit": 7}
-    assert client.asked == [(command, "AAA", {**question, "known_at": None, "amendments": "applied"})]
+    choices = {"known_at": None, "amendments": "applied", "gaps": "fail"}
+    assert client.asked == [(command, "AAA", {**question, **choices})]
 
 
 @pytest.mark.parametrize(

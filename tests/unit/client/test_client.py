@@ -19,6 +19,7 @@ from k2.common.clock import SystemClock
 from k2.common.errors import ConfigurationError, LogIdentityError, QueryError, UnavailableError
 from k2.query.request import Answer, QueryRequest
 from k2.testing.fake_engine import FakeEngine
+from k2.testing.gap_events import gap_event, gap_events
 from k2.testing.market_rows import START_NS, market_rows
 
 
@@ -175,3 +176,10 @@ def test_the_client_loads_nothing_of_the_server() -> None:
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
 
     assert loaded.strip() == "[]"
+
+
+def test_gaps_are_plain_values(k2: K2Client, engine: FakeEngine) -> None:
+    engine.known_gaps.events = gap_events(gap_event())
+
+    assert [(gap["gap_first"], gap["state"]) for gap in k2.gaps(symbol="BHP", since=150)] == [(10, "open")]
+    assert k2.gaps(symbol="CBA") == []

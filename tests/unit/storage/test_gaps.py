@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import polars as pl
+import pytest
 
 from k2.ingestion.sequence_batches import COLUMNS
-from k2.storage.gaps import GapReader, GapWriter
+from k2.storage.gap_events import GapEvents
+from k2.storage.gaps import GapReader, GapWriter, states
 from k2.storage.partition_rows import PartitionRows
 from k2.storage.seam import LogPartition
 from k2.testing.gap_events import gap_event, gap_events
@@ -60,3 +62,19 @@ def test_a_partitions_rows_come_back_in_the_order_of_the_log(lake: LocalLake) ->
     assert tuple(found.columns) == COLUMNS
     assert sum(part.height for part in late) == 0
     assert pinned.head.seam.next_offset(LogPartition(0, 0)) == 50
+
+
+@pytest.mark.parametrize("events_max", [1_000, 0])
+def test_events_of_a_symbol_are_up_to_date_held_in_memory_or_not(lake: LocalLake, events_max: int) -> None:
+    writer, known = GapWriter(lake.tables, lake.settings, lake.clock), GapEvents(lake.tables, events_max=events_max)
+    seen = [known.of("trades", "BHP").height]
+    for part in (
+        [gap_event(), gap_event("opened", 30, 31, gap_first=30, symbol="CBA")],
+        [gap_event("lost"), gap_event("opened", 50, 50, gap_first=50, symbol=None, channel="c")],
+    ):
+        writer.append(gap_events(*part))
+        seen.append(known.of("trades", "BHP").height)
+
+    assert seen == [0, 1, 3]
+    assert known.of("quotes", "BHP").height == 0
+    assert states(known.of("trades", "CBA"))["gap_first"].to_list() == [50, 30]
