@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Self
+from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from k2.common.degradation import Limits
 
-_LEVELS = ("soft", "graceful", "aggressive", "circuit_break")
-_MEASURES = ("lag_records", "memory_percent", "drain_seconds")
+_LEVELS: Final = ("soft", "graceful", "aggressive", "circuit_break")
 
 
 class DegradationThresholds(BaseModel):
@@ -67,19 +66,37 @@ class DegradationThresholds(BaseModel):
 
     @model_validator(mode="after")
     def _levels_rise(self) -> Self:
-        for measure in _MEASURES:
-            names = [f"{level}_{measure}" for level in _LEVELS]
-            for lower, higher in pairwise(names):
-                if getattr(self, lower) >= getattr(self, higher):
+        for measure, limits in self.limits()._asdict().items():
+            for (lower, lower_limit), (higher, higher_limit) in pairwise(zip(_LEVELS, limits, strict=True)):
+                if lower_limit >= higher_limit:
                     raise ValueError(
-                        f"expected {lower} below {higher}, found {getattr(self, lower):g} and "
-                        f"{getattr(self, higher):g}: lower the first or raise the second"
+                        f"expected {lower}_{measure} below {higher}_{measure}, found {lower_limit:g} and "
+                        f"{higher_limit:g}: lower the first or raise the second"
                     )
         return self
 
     def limits(self) -> Limits:
         """Return where levels are entered."""
-        return Limits(*(tuple(getattr(self, f"{level}_{measure}") for level in _LEVELS) for measure in _MEASURES))
+        return Limits(
+            lag_records=(
+                self.soft_lag_records,
+                self.graceful_lag_records,
+                self.aggressive_lag_records,
+                self.circuit_break_lag_records,
+            ),
+            memory_percent=(
+                self.soft_memory_percent,
+                self.graceful_memory_percent,
+                self.aggressive_memory_percent,
+                self.circuit_break_memory_percent,
+            ),
+            drain_seconds=(
+                self.soft_drain_seconds,
+                self.graceful_drain_seconds,
+                self.aggressive_drain_seconds,
+                self.circuit_break_drain_seconds,
+            ),
+        )
 
     def recovery_limits(self) -> Limits:
         """Return what the load must be below for a level to be left."""
