@@ -68,7 +68,7 @@ class SchemaRegistry:
         """
         if subject not in self._ruled:
             if self.compatibility(subject) is None:
-                self.set_compatibility(subject, COMPATIBILITY)
+                self._set_first_rule(subject)
             self._ruled.add(subject)
         path = f"/subjects/{quote(subject, safe='')}/versions"
         answer = self._ask("POST", path, {"schema": schema_text, "schemaType": "AVRO"})
@@ -103,6 +103,13 @@ class SchemaRegistry:
         answer = self._ask("PUT", path, {"compatibility": level})
         if answer.status_code != HTTPStatus.OK:
             raise ConfigurationError(f"the registry refuses the compatibility rule {level}: {_message(answer)}")
+
+    def _set_first_rule(self, subject: str) -> None:
+        try:
+            self.set_compatibility(subject, COMPATIBILITY)
+        except ConfigurationError:
+            if self.compatibility(subject) is None:  # else another process has set one in between, which stands
+                raise
 
     def compatibility(self, subject: str | None = None) -> str | None:
         """Return the rule of `subject`, or the general one (None); None where none is set."""

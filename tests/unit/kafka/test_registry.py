@@ -131,6 +131,28 @@ def test_the_general_rule_is_set_and_read() -> None:
     assert json.loads(server.requests[0].content) == {"compatibility": "BACKWARD"}
 
 
+def test_a_rule_that_another_process_sets_in_between_stands() -> None:
+    server = Server({"POST /api/subjects/s/versions": (200, {"id": 3})})
+
+    def refuse(request: httpx2.Request) -> httpx2.Response:
+        if request.method == "PUT":
+            server.answers["GET /api/config/s"] = (200, {"compatibilityLevel": "BACKWARD_TRANSITIVE"})
+            return httpx2.Response(409, json={"message": "a rule already exists"})
+        return server(request)
+
+    settings = KafkaSettings(registry_url="http://registry.test/api/")
+    registry = SchemaRegistry(settings, transport=httpx2.MockTransport(refuse))
+
+    assert registry.register("s", '"string"') == 3
+
+
+def test_a_first_rule_that_is_refused_is_an_error() -> None:
+    registry, _ = registry_of({"PUT /api/config/s": (422, {"message": "no such level"})})
+
+    with pytest.raises(ConfigurationError, match="no such level"):
+        registry.register("s", '"string"')
+
+
 def test_a_refused_rule_is_an_error() -> None:
     registry, _ = registry_of({"PUT /api/config": (422, {"message": "no such level"})})
 
