@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mutants.amendments import AMENDMENTS
 from mutants.edits import Edit, Mutant
 from mutants.overload import OVERLOAD
 
@@ -284,4 +285,5 @@ MUTANTS = (
         ("tests/unit/ingestion/test_offset_plans.py::test_a_plan_is_refused_once_something_was_committed",),
     ),
     *OVERLOAD,
+    *AMENDMENTS,
 )
