@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import polars as pl
 import pytest
 from confluent_kafka import Producer
 
@@ -44,6 +45,11 @@ class Market:
     def send(self, count):
         symbols, values = self.messages(count)
         self.producer.send(TOPIC, [symbol.encode() for symbol in symbols], values)
+        self.producer.flush(30)
+
+    def send_rows(self, rows):
+        values = encode_frame(TRADES, rows.select(MESSAGE_COLUMNS), self.schema_id)
+        self.producer.send(TOPIC, [symbol.encode() for symbol in rows["symbol"]], values)
         self.producer.flush(30)
 
     def ingest(self):
@@ -179,3 +185,32 @@ def test_the_audit_finds_every_record(market):
     totals = report.totals
     assert report.advice == ()
     assert (totals["messages"], totals["rows"], totals["lost"], totals["doubled"]) == (market.sent, market.sent, 0, 0)
+
+
+def test_a_cancelled_trade_is_gone_wherever_trade_and_cancel_are_and_known_as_then(market):
+    trades = market_rows(range(6), symbols=("ZZZ",)).with_columns(trade_id=pl.format("Z{}", "log_offset"))
+    named = {"action": pl.lit("CANCEL"), "ref_trade_id": "trade_id", "sequence": pl.lit(None, pl.Int64)}
+    cancels = trades.with_columns(**named)
+    market.send_rows(trades)
+    market.ingest()
+    then = market.ask("ZZZ")
+    market.send_rows(cancels[[1, 4]])
+
+    in_the_log = market.ask("ZZZ")
+    market.ingest()
+    in_the_table = market.ask("ZZZ")
+
+    stable = [name for name in then.table.column_names if name not in ("commit_sequence", "written_by")]
+    assert in_the_log.table["trade_id"].to_pylist() == ["Z0", "Z2", "Z3", "Z5"]
+    assert in_the_table.table.select(stable).equals(in_the_log.table.select(stable))
+    assert [answer.certificate.cancelled for answer in (then, in_the_log, in_the_table)] == [0, 2, 2]
+    assert market.ask("ZZZ", as_of=then.certificate.as_of).table.equals(then.table)
+    assert market.ask("ZZZ", known_at_ns=cut(market)).table.equals(then.table)
+    assert market.ask("ZZZ", amendments="raw").table.num_rows == 8
+
+
+def cut(market):
+    """Return the time at which the log took the first cancel."""
+    raw = market.ask("ZZZ", amendments="raw").table
+    logged = [row["ts_log"] for row in raw.select(["action", "ts_log"]).to_pylist() if row["action"] == "CANCEL"]
+    return int(min(logged).timestamp() * 1_000) * 1_000_000
