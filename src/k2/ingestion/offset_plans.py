@@ -38,7 +38,7 @@ class Mover(Protocol):
         ...
 
     def forget_letters(self, topic_id: str, moves: Sequence[SeamMove]) -> None:
-        """Take out the dead letters that will be read again."""
+        """Take out the dead letters and the gaps that will be decided again."""
         ...
 
 

@@ -14,14 +14,14 @@ from pyiceberg.table.snapshots import Operation
 from k2.common.crash_points import reached
 from k2.common.errors import FencedError, K2Error, UnavailableError
 from k2.schemas.arrow import polars_schema
-from k2.schemas.records import DEAD_LETTERS
+from k2.schemas.records import DEAD_LETTERS, GAPS
 from k2.storage.data_files import DataFileWriter
 from k2.storage.failures import as_k2_error, translated
 from k2.storage.file_checks import require_as_written
 from k2.storage.replacing import Replacement, commit_replacement
 from k2.storage.seam import BATCH_KEY, SUMMARY_KEY, Counts, LogPartition, Seam
 from k2.storage.snapshots import append
-from k2.storage.tables import GIVEN_UP_PREFIX, MAIN_TABLES, head_of, settled_property
+from k2.storage.tables import GIVEN_UP_PREFIX, MAIN_TABLES, SIDE_TABLES, head_of, settled_property
 from k2.storage.upkeep.live_files import LiveFiles
 from k2.storage.upkeep.rewriting import Content, StoredRows, row_groups
 from k2.storage.writer import find_batch
@@ -107,30 +107,34 @@ class SeamMover:
         return True
 
     def forget_letters(self, topic_id: str, moves: Sequence[SeamMove]) -> None:
-        """Take out the events of dead letters that will be read again; safe to repeat.
+        """Take out the events of dead letters and gaps that will be decided again; safe to repeat.
+
+        A gap goes by how far the log was known when it was decided: what is read again may fill it before it is told.
 
         Raises:
             UnavailableError: upkeep was faster each time: apply the same plan again.
         """
-        ranges = [(move.partition, move.to, move.start) for move in moves if move.to < move.start]
-        for _ in range(_CLEANING_ATTEMPTS if ranges else 0):
-            table = self._tables.load(DEAD_LETTERS.name)
-            gone = pl.any_horizontal(
-                (pl.col("topic_id") == topic_id)
-                & (pl.col("log_partition") == partition)
-                & pl.col("log_offset").is_between(to, start, closed="left")
-                for partition, to, start in ranges
-            )
-            removed, added = self._without(table, DEAD_LETTERS.name, LiveFiles().of_head(table), gone)
+        back = [move for move in moves if move.to < move.start]
+        if back:
+            self._forget(DEAD_LETTERS.name, topic_id, back, "log_offset")
+            self._forget(GAPS.name, topic_id, back, "decided_offset")
+
+    def _forget(self, table_name: str, topic_id: str, back: Sequence[SeamMove], offset: str) -> None:
+        gone = pl.any_horizontal(
+            (pl.col("topic_id") == topic_id) & (pl.col("log_partition") == move.partition) & (pl.col(offset) >= move.to)
+            for move in back
+        )
+        for _ in range(_CLEANING_ATTEMPTS):
+            table = self._tables.load(table_name)
+            removed, added = self._without(table, table_name, LiveFiles().of_head(table), gone)
             if not removed:
                 return
             replacement = Replacement(table, frozenset(removed), added, Operation.OVERWRITE)
             if commit_replacement(replacement, self._tables, self._settings, self._clock):
                 return
-        if ranges:
-            raise UnavailableError(
-                "the dead letters are being rewritten; apply the same plan again", dependency="catalog"
-            )
+        raise UnavailableError(
+            f"market.{table_name} is being rewritten; apply the same plan again", dependency="catalog"
+        )
 
     def _replacement(self, table: Table, table_name: str, moves: Sequence[SeamMove]) -> Replacement | None:
         back = [move for move in moves if move.to < move.start]
@@ -154,7 +158,7 @@ class SeamMover:
         self, table: Table, table_name: str, files: Sequence[LiveFile], gone: pl.Expr
     ) -> tuple[list[str], list[DataFile]]:
         """Write the files again without the rows that go, a row group at a time; return old paths and new files."""
-        record_type = MAIN_TABLES.get(table_name, DEAD_LETTERS)
+        record_type = {**MAIN_TABLES, **SIDE_TABLES}[table_name]
         writer = DataFileWriter(record_type, self._clock, row_group_rows=self._settings.row_group_rows)
         schema = polars_schema(record_type)
         removed, added = [], []

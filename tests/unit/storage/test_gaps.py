@@ -9,7 +9,8 @@ from k2.ingestion.sequence_batches import COLUMNS
 from k2.storage.gap_events import GapEvents
 from k2.storage.gaps import GapReader, GapWriter, states
 from k2.storage.partition_rows import PartitionRows
-from k2.storage.seam import LogPartition
+from k2.storage.seam import Counts, LogPartition
+from k2.storage.seam_moves import SeamMove, SeamMover
 from k2.testing.gap_events import gap_event, gap_events
 from k2.testing.local_lake import LocalLake
 
@@ -78,3 +79,17 @@ def test_events_of_a_symbol_are_up_to_date_held_in_memory_or_not(lake: LocalLake
     assert seen == [0, 1, 3]
     assert known.of("quotes", "BHP").height == 0
     assert states(known.of("trades", "CBA"))["gap_first"].to_list() == [50, 30]
+
+
+def test_gaps_that_are_decided_again_are_forgotten(lake: LocalLake) -> None:
+    writer, reader = GapWriter(lake.tables, lake.settings, lake.clock), GapReader(lake.tables)
+    other = {"gap_first": 30, "gap_last": 31, "topic_id": "other"}
+    writer.append(gap_events(gap_event(), gap_event("opened", 30, 31, **other, decided_offset=40)))
+    writer.append(gap_events(gap_event("opened", 50, 50, gap_first=50, gap_last=50, decided_offset=25)))
+    mover = SeamMover(lake.tables, lake.settings, lake.clock)
+    back = [SeamMove(0, 0, 30, 20, Counts())]
+
+    mover.forget_letters("id", back)
+    mover.forget_letters("id", back)
+
+    assert sorted(reader.gaps()["gap_first"]) == [10, 30]
