@@ -60,3 +60,15 @@ def test_bytes_are_readable_on_a_terminal(data_dir: Path) -> None:
 
 def test_no_dead_letters_are_said_so(data_dir: Path) -> None:
     assert run(data_dir, "list", "--topic", "market.equities.trades.other").strip() == "no dead letters"
+
+
+def test_a_replay_of_what_is_bad_still_says_so_and_leaves_it(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("K2_KAFKA__REGISTRY_URL", "http://127.0.0.1:1")
+    words = ["dlq", "replay", "--json", "--at", "market.equities.trades.sim:0:12", "--data-dir", str(data_dir)]
+
+    result = CliRunner().invoke(app, words)
+
+    report = json.loads(result.output)
+    assert (result.exit_code, report["chosen"], report["stored"], report["duplicates"]) == (1, 1, 0, 0)
+    assert [left["offsets"] for left in (*report["still_bad"], *report["not_yet"])] == [[12]]
+    assert json.loads(run(data_dir, "list", "--json"))["records"] == 3
