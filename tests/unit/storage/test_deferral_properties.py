@@ -35,7 +35,6 @@ class Overload(RuleBasedStateMachine):
         self.log_start = 0
         self.written: list[int] = []
         self.lost: set[int] = set()
-        self.level = DegradationLevel.NORMAL
         self.tier_map = "one"
         self.seam = Seam(0, {KEY: PartitionSeam(0)})
 
@@ -43,13 +42,13 @@ class Overload(RuleBasedStateMachine):
     def held(self) -> DeferredList:
         return DeferredList.of(self.seam, KEY)
 
-    @rule(level=st.sampled_from(list(DegradationLevel)), tier_map=st.sampled_from(sorted(MAPS)))
-    def change_the_level_or_the_tier_map(self, level: DegradationLevel, tier_map: str) -> None:
-        self.level, self.tier_map = level, tier_map
+    @rule(tier_map=st.sampled_from(sorted(MAPS)))
+    def change_the_tier_map(self, tier_map: str) -> None:
+        self.tier_map = tier_map
 
-    @rule(batch=symbols)
-    def ingest(self, batch: list[str]) -> None:
-        predicate = self.held.in_force(Predicate.at(self.level, self.tier_map))
+    @rule(batch=symbols, level=st.sampled_from(list(DegradationLevel)))
+    def ingest(self, batch: list[str], level: DegradationLevel) -> None:
+        predicate = self.held.in_force(Predicate.at(level, self.tier_map))
         kept, counts = self.sort(batch, predicate)
         delta = PartitionDelta(len(self.log), len(self.log) + len(batch), counts)
         self.seam = seam_after_batch(self.seam, {KEY: delta}, {} if predicate is None else {KEY: predicate})
