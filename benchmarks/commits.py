@@ -19,6 +19,7 @@ import psutil
 from benchmarks.report import Figure, percentile
 from benchmarks.rows import SECOND_NS, START_NS, trades
 from k2 import bootstrap
+from k2.ingestion.memory import prepare_process
 from k2.settings import load_settings
 from k2.storage.expiry import SnapshotExpiry
 from k2.storage.file_io import local_path
@@ -85,6 +86,7 @@ def _measured(directory: str, tables: MarketTables, commits: int) -> Measured:
         TableWriter(tables, "trades", settings.catalog, clock),
         SnapshotExpiry(tables, settings.catalog, clock),
     )
+    prepare_process()
     planner, found, plannings = bootstrap.planner(settings, tables), Measured(), []
     expiry.start()
     began = time.perf_counter()

@@ -74,10 +74,10 @@ def _run(settings: Settings, stop: threading.Event, *, port: int, accepted: froz
     from k2.ingestion.status_server import StatusServer
 
     log = get_logger(__name__)
-    prepare_process()
     metrics, health = Metrics(), WorkerHealth(settings.ingestion)
     counts = IngestMetrics(metrics, clock=bootstrap.system_clock())
     worker = bootstrap.ingest_worker(settings, observer=Observers(counts, health))
+    prepare_process()  # now that the worker is made, all is imported that the collector is to leave alone
     counts.begin(worker.table_names)
     worker.accept_new_logs(accepted)
     status = StatusServer(
