@@ -20,10 +20,10 @@ from k2.feeds.faults.rates import FaultRates
 from k2.feeds.market import Market, MarketRun
 from k2.feeds.settings import FeedSettings
 from k2.ingestion import events
-from k2.ingestion.deduplicator import Part
-from k2.ingestion.mute_watch import MuteWatch
-from k2.ingestion.open_hours import CLOSED, OpenHours
-from k2.ingestion.rhythm import RhythmRules
+from k2.ingestion.duplicates.deduplicator import Part
+from k2.ingestion.watching.mutes import MuteWatch
+from k2.ingestion.watching.open_hours import CLOSED, OpenHours
+from k2.ingestion.watching.rhythm import RhythmRules
 from k2.storage.seam import LogPartition
 from k2.testing.manual_clock import ManualClock
 

@@ -13,9 +13,9 @@ import valkey
 from benchmarks.report import Figure, percentile
 from k2.common.clock import SystemClock
 from k2.ingestion.redis_sequence_tracker import RedisSequenceTracker
-from k2.ingestion.sequence_batches import Memory, observe
-from k2.ingestion.sequence_rules import SequenceRules
-from k2.ingestion.sequence_tracker import MemorySequenceTracker
+from k2.ingestion.sequences.batches import Memory, observe
+from k2.ingestion.sequences.rules import SequenceRules
+from k2.ingestion.sequences.tracker import MemorySequenceTracker
 from k2.local.platform import LocalPlatform
 from k2.testing.market_rows import START_NS, market_rows
 

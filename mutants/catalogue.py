@@ -159,7 +159,7 @@ MUTANTS = (
         "an error of the dead-letter topic is swallowed",
         (
             Edit(
-                "src/k2/ingestion/dead_letters.py",
+                "src/k2/ingestion/dead_letters/collector.py",
                 "            self.close()\n            raise\n",
                 "            self.close()\n",
             ),
@@ -269,7 +269,7 @@ MUTANTS = (
     Mutant(
         "replay-early",
         "a dead letter is replayed within the window of duplicates",
-        (Edit("src/k2/ingestion/replaying.py", "if times and not passed(times[-1]):", "if False:"),),
+        (Edit("src/k2/ingestion/dead_letters/replaying.py", "if times and not passed(times[-1]):", "if False:"),),
         (f"{_REPLAYING}::test_nothing_is_replayed_within_the_window_of_duplicates",),
     ),
     Mutant(

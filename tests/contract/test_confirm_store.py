@@ -9,7 +9,7 @@ import pytest
 import valkey
 
 from k2.common.errors import UnavailableError
-from k2.ingestion.confirm_store import RedisConfirmStore
+from k2.ingestion.duplicates.confirm_store import RedisConfirmStore
 from k2.testing.fake_confirm_store import FakeConfirmStore
 
 LENGTH_MS = 21_600_000

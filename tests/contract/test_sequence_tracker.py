@@ -9,8 +9,8 @@ import pytest
 import valkey
 
 from k2.ingestion.redis_sequence_tracker import RedisSequenceTracker
-from k2.ingestion.sequence_rules import Message, SequenceKind, SequenceRules, StreamState
-from k2.ingestion.sequence_tracker import MemorySequenceTracker, SequenceCheck
+from k2.ingestion.sequences.rules import Message, SequenceKind, SequenceRules, StreamState
+from k2.ingestion.sequences.tracker import MemorySequenceTracker, SequenceCheck
 from k2.testing.manual_clock import ManualClock
 
 NORMAL, GAP = SequenceKind.NORMAL, SequenceKind.GAP

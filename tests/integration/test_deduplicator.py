@@ -9,7 +9,7 @@ import pytest
 import valkey
 
 from k2.ingestion.bloom_deduplicator import ProductionDeduplicator, create_deduplicator
-from k2.ingestion.confirm_store import Sighting
+from k2.ingestion.duplicates.confirm_store import Sighting
 
 pytestmark = pytest.mark.platform
 

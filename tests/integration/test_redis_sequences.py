@@ -9,8 +9,8 @@ import valkey
 from structlog.testing import capture_logs
 
 from k2.ingestion.redis_sequence_tracker import TTL_SECONDS, RedisSequenceTracker
-from k2.ingestion.sequence_rules import SequenceKind
-from k2.ingestion.sequence_tracker import MemorySequenceTracker
+from k2.ingestion.sequences.rules import SequenceKind
+from k2.ingestion.sequences.tracker import MemorySequenceTracker
 from k2.testing.manual_clock import ManualClock
 
 pytestmark = pytest.mark.platform

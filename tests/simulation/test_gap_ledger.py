@@ -13,7 +13,7 @@ import pytest
 
 from k2.common import crash_points
 from k2.ingestion import events
-from k2.ingestion.sequence_settings import SequenceSettings
+from k2.ingestion.sequences.settings import SequenceSettings
 from k2.testing.simulated_duplicates import SimulatedDuplicates
 from k2.testing.simulated_ingest import TOPICS, crash_at
 from k2.testing.simulated_tables import SimulatedDecoder

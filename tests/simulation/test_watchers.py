@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from k2.ingestion.deduplicator import Part
+from k2.ingestion.duplicates.deduplicator import Part
 from k2.storage.seam import LogPartition
 from k2.testing.simulated_ingest import TOPICS, SimulatedIngest
 from k2.testing.simulated_tables import Faults

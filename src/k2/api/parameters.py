@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from k2.api.problems import HttpProblemError
 from k2.common.errors import QueryError
+from k2.common.units import NS_PER_SECOND
 from k2.query.certificate import AsOf
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ _AMBIGUOUS: Final = re.compile(r"-?\d{8,17}")
 _FRACTION: Final = re.compile(r"[.,](\d+)")
 _DIGITS_MAX: Final = 9
 _NS_MAX: Final = 2**63 - 1
-SECOND_NS: Final = 1_000_000_000
 
 
 def refuse_unknown(request: Request, known: frozenset[str]) -> None:
@@ -93,4 +93,4 @@ def _from_iso(text: str) -> int:
     moment = datetime.fromisoformat(whole)
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return (since.days * 86_400 + since.seconds) * SECOND_NS + int(digits.ljust(_DIGITS_MAX, "0"))
+    return (since.days * 86_400 + since.seconds) * NS_PER_SECOND + int(digits.ljust(_DIGITS_MAX, "0"))

@@ -88,9 +88,9 @@ def planner(settings: Settings, tables: MarketTables) -> Planner:
 def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
     """Return an ingest worker; topics and tables that are missing are created."""
     from k2.bootstrap.watchers import batch_watchers
-    from k2.ingestion.dead_letters import DeadLetters
+    from k2.ingestion.dead_letters.collector import DeadLetters
     from k2.ingestion.decode_journal import DecodeJournal
-    from k2.ingestion.deduplicator import TableDeduplicator
+    from k2.ingestion.duplicates.deduplicator import TableDeduplicator
     from k2.ingestion.guarded_decoder import GuardedDecoder
     from k2.ingestion.worker import IngestWorker, TableParts
     from k2.kafka.consumer import GroupReader

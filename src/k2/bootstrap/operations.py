@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from k2.ingestion.dead_letters.replaying import DeadLetterReplay
     from k2.ingestion.offset_plans import OffsetPlanner
-    from k2.ingestion.replaying import DeadLetterReplay
     from k2.query.audit import Auditor
     from k2.query.table_reading import RowsWanted
     from k2.settings import Settings
@@ -46,8 +46,8 @@ def dead_letters(settings: Settings) -> Iterator[DeadLetterEvents]:
 @contextmanager
 def dead_letter_replay(settings: Settings) -> Iterator[DeadLetterReplay]:
     """Give what replays dead letters with today's decoder and registry, and close its connections afterwards."""
-    from k2.ingestion.replay_duplicates import ReplayDuplicates
-    from k2.ingestion.replaying import DeadLetterReplay, ReplayParts
+    from k2.ingestion.dead_letters.duplicates import ReplayDuplicates
+    from k2.ingestion.dead_letters.replaying import DeadLetterReplay, ReplayParts
     from k2.kafka.decoding import Decoder
     from k2.kafka.registry import CachedSchemas
     from k2.schemas.records import RECORD_TYPES

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from k2.common.clock import Clock
     from k2.ingestion.events import Observer
     from k2.ingestion.settings import IngestionSettings
-    from k2.ingestion.watchers import BatchWatcher
+    from k2.ingestion.watching.watchers import BatchWatcher
     from k2.kafka.topics import TopicCatalog
 
 
@@ -18,9 +18,9 @@ def batch_watchers(
 ) -> tuple[tuple[BatchWatcher, ...], Observer]:
     """Return what looks at each committed batch and tells the observer, and the observer for the worker's events."""
     from k2.ingestion.events import Observers
-    from k2.ingestion.line_statistics import LineStatistics
-    from k2.ingestion.mute_watch import MuteWatch
-    from k2.ingestion.open_hours import OpenHours
+    from k2.ingestion.watching.lines import LineStatistics
+    from k2.ingestion.watching.mutes import MuteWatch
+    from k2.ingestion.watching.open_hours import OpenHours
 
     lines = LineStatistics(
         topics.lines,

@@ -11,8 +11,8 @@ from k2.cli.options import DataDirOption
 if TYPE_CHECKING:
     import polars as pl
 
-    from k2.ingestion.dead_letter_groups import LetterGroup
-    from k2.ingestion.replaying import LeftOut, ReplayReport
+    from k2.ingestion.dead_letters.groups import LetterGroup
+    from k2.ingestion.dead_letters.replaying import LeftOut, ReplayReport
     from k2.storage.dead_letter_events import Chosen
 
 EXIT_SOME_LEFT: Final = 1
@@ -49,7 +49,7 @@ def list_letters(
     import json
 
     from k2.bootstrap import operations
-    from k2.ingestion.dead_letter_groups import group_letters
+    from k2.ingestion.dead_letters.groups import group_letters
     from k2.settings import load_settings
 
     with operations.dead_letters(load_settings(data_dir)) as letters:

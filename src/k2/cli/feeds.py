@@ -24,6 +24,7 @@ from k2.cli.fault_options import (
 )
 from k2.cli.options import DataDirOption
 from k2.common.errors import ConfigurationError
+from k2.common.units import NS_PER_SECOND
 from k2.feeds.bad_lines import BadLines
 
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from k2.feeds.market import Market, MarketRun
     from k2.feeds.resuming import ResumingOutlet
     from k2.feeds.simulation import Played
-
-SECOND_NS = 1_000_000_000
 
 
 def register(app: typer.Typer) -> None:
@@ -197,8 +196,8 @@ def _simulate(
             "simulation_started", run=run.run_id, rate=run.rate, symbols=run.symbols, seed=run.seed,
             start_ns=run.start_ns,
         )  # fmt: skip
-        market = Market(run, duration_ns=None if duration is None else int(duration * SECOND_NS))
-        resumed = None if is_live or faulty else _resumed(feed, market, int((duration or 0) * SECOND_NS))
+        market = Market(run, duration_ns=None if duration is None else int(duration * NS_PER_SECOND))
+        resumed = None if is_live or faulty else _resumed(feed, market, int((duration or 0) * NS_PER_SECOND))
         played = play(
             market,
             faulty or resumed or feed.channel,
@@ -251,7 +250,7 @@ def _resumed(feed: Feed, market: Market, duration_ns: int) -> ResumingOutlet:
             feed.channel.topic(data_type),
             source=run.run_id,
             start_ns=run.start_ns,
-            end_ns=run.start_ns + duration_ns + SECOND_NS,
+            end_ns=run.start_ns + duration_ns + NS_PER_SECOND,
         )
         for data_type in RECORD_TYPES
     }

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from k2.common.errors import ConfigurationError
+from k2.common.units import NS_PER_SECOND
 from k2.feeds.decimals import decimal_from_units
 from k2.feeds.market_arrivals import ArrivalProcess
 from k2.feeds.market_prices import TRADE_SHARE, new_book, step
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 EXCHANGE: Final = "sim"
 SYMBOLS_MAX: Final = 100_000
 RATE_MAX: Final = 1_000_000.0
-_SECOND_NS: Final = 1_000_000_000
 _SLICE_RECORDS: Final = 1_000
 _SLICE_NS_MIN: Final = 50_000_000
 _SLICE_NS_MAX: Final = 250_000_000
@@ -79,7 +79,7 @@ class MarketRun:
     @property
     def slice_ns(self) -> int:
         """Length of a slice: of the rate alone, so that the pace of a run changes no byte of it."""
-        return int(min(max(_SLICE_RECORDS / self.rate * _SECOND_NS, _SLICE_NS_MIN), _SLICE_NS_MAX))
+        return int(min(max(_SLICE_RECORDS / self.rate * NS_PER_SECOND, _SLICE_NS_MIN), _SLICE_NS_MAX))
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from k2.common.units import NS_PER_SECOND
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BRANCHING: Final = 0.5
 DECAY_NS: Final = 50_000_000
 ZIPF_EXPONENT: Final = 1.1
-_SECOND_NS: Final = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class ArrivalProcess:
         return Arrivals(time_ns[:due], symbol[:due])
 
     def _immigrants(self, start_ns: int, end_ns: int) -> Arrivals:
-        expected = self._immigrants_per_second * (end_ns - start_ns) / _SECOND_NS
+        expected = self._immigrants_per_second * (end_ns - start_ns) / NS_PER_SECOND
         count = int(self._random.poisson(expected))
         time_ns = self._random.integers(start_ns, end_ns, size=count, dtype=np.int64)
         last = len(self._cumulative) - 1

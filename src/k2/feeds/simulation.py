@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
+from k2.common.units import NS_PER_SECOND
 from k2.schemas.records import RECORD_TYPES
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 _NAP_SECONDS_MAX: Final = 0.1
 _NAP_SECONDS_MIN: Final = 1e-4
-_SECOND_NS: Final = 1_000_000_000
 
 
 class Outlet(Protocol):
@@ -76,7 +76,7 @@ class Pacer:
 
     def wait_for(self, time_ns: int, *, is_stopped: Callable[[], bool]) -> None:
         """Return once the run's time is `time_ns`, or as soon as it is stopped."""
-        due = self._origin + (time_ns - self._start_ns) / _SECOND_NS
+        due = self._origin + (time_ns - self._start_ns) / NS_PER_SECOND
         while not is_stopped() and (left := due - self._clock.monotonic()) > _NAP_SECONDS_MIN:
             self._clock.sleep(min(left, _NAP_SECONDS_MAX))
         late = self._clock.monotonic() - due
@@ -114,7 +114,7 @@ def play(
         _send(part, outlet, played)
         ends = {data_type: market.ends(data_type) for data_type in RECORD_TYPES}
         played.seconds = clock.monotonic() - began
-        played.market_seconds = (part.end_ns - market.run.start_ns) / _SECOND_NS
+        played.market_seconds = (part.end_ns - market.run.start_ns) / NS_PER_SECOND
         on_progress(played)
     outlet.flush()
     for data_type, reached in ends.items():

@@ -17,8 +17,9 @@ from xxhash import xxh3_64_intdigest
 from k2.common.clock import SystemClock
 from k2.common.errors import UnavailableError
 from k2.common.logging import get_logger
-from k2.ingestion.bloom_generations import GENERATIONS, BloomGenerations
-from k2.ingestion.confirm_store import ConfirmStore, RedisConfirmStore, Sighting
+from k2.common.units import NS_PER_MS
+from k2.ingestion.duplicates.bloom_generations import GENERATIONS, BloomGenerations
+from k2.ingestion.duplicates.confirm_store import ConfirmStore, RedisConfirmStore, Sighting
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +35,6 @@ Confirm = Callable[[Sequence[str | int]], Sequence[Sighting | None]]
 """Asks the table for the newest acceptance of each id; raises UnavailableError where it cannot tell."""
 
 _MS_PER_HOUR: Final = 3_600_000
-_NS_PER_MS: Final = 1_000_000
 _BYTES_PER_MIB: Final = 2**20
 _NAME: Final = "xxh3"
 """Names what is stored: fingerprints are compared only with those of the same hash function."""
@@ -216,7 +216,7 @@ class ProductionDeduplicator:
         self._doubted = loaded - known
 
     def _time(self, log_time_ms: int | None) -> int:
-        now = self._clock.time_ns() // _NS_PER_MS if log_time_ms is None else log_time_ms
+        now = self._clock.time_ns() // NS_PER_MS if log_time_ms is None else log_time_ms
         oldest = self._filters.number_of(now) - GENERATIONS
         for generation in self._filters.advance(now):
             self._doubted.discard(generation)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from k2.ingestion.line_statistics import LineCounts
     from k2.storage.seam import LogPartition
 
 
@@ -84,6 +83,22 @@ class TableStopped:
 
     table: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LineCounts:
+    """One line among those of its venue: numbers that it brought first, after another, or not at all.
+
+    `late` came when the number had been looked at already. `lead_seconds` is the sum over `led` numbers that another
+    line brought as well, later, of the log time between the two.
+    """
+
+    first: int = 0
+    second: int = 0
+    lost: int = 0
+    late: int = 0
+    led: int = 0
+    lead_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

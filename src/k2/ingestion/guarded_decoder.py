@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from k2.common import crash_points
-from k2.ingestion.dead_letters import KILLED
+from k2.ingestion.dead_letters.collector import KILLED
 from k2.ingestion.decode_journal import Stretch
 from k2.kafka.decoding import BadRecord, Decoded
 

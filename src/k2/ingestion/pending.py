@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from k2.ingestion.deduplicator import Part
-from k2.ingestion.gap_ledger import BatchPart
+from k2.ingestion.duplicates.deduplicator import Part
+from k2.ingestion.sequences.ledger import BatchPart
 from k2.storage.seam import Counts, PartitionDelta
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from k2.ingestion.deduplicator import Decisions
+    from k2.ingestion.duplicates.deduplicator import Decisions
     from k2.ingestion.handover import Chunk
     from k2.kafka.decoding import BadRecord, Decoded
     from k2.storage.seam import LogPartition

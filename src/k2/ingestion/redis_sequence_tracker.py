@@ -11,8 +11,8 @@ from urllib.parse import quote
 from valkey.exceptions import ValkeyError
 
 from k2.common.logging import get_logger
-from k2.ingestion.sequence_rules import Decision, Hole, Message, SequenceKind, SequenceRules, StreamState
-from k2.ingestion.sequence_tracker import (
+from k2.ingestion.sequences.rules import Decision, Hole, Message, SequenceKind, SequenceRules, StreamState
+from k2.ingestion.sequences.tracker import (
     DEFAULT_STREAMS_MAX,
     MemorySequenceTracker,
     SequenceCheck,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from k2.ingestion.mute_settings import MuteSettings
-from k2.ingestion.sequence_settings import SequenceSettings
+from k2.ingestion.sequences.settings import SequenceSettings
+from k2.ingestion.watching.settings import MuteSettings
 
 
 class DeduplicationSettings(BaseModel):

@@ -18,7 +18,7 @@ from k2.ingestion import events
 from k2.ingestion.accounting import check_ledger
 from k2.ingestion.handover import Abandon, Committed, Reposition, joined
 from k2.ingestion.pending import Pending
-from k2.ingestion.watchers import show
+from k2.ingestion.watching.watchers import show
 from k2.schemas.arrow import polars_schema
 from k2.schemas.records import WrittenBy
 from k2.storage.writer import Batch
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
 
     from k2.common.clock import Clock
-    from k2.ingestion.dead_letters import DeadLetters
-    from k2.ingestion.deduplicator import Decisions, Deduplicator
-    from k2.ingestion.gap_ledger import GapLedger, Watched
+    from k2.ingestion.dead_letters.collector import DeadLetters
+    from k2.ingestion.duplicates.deduplicator import Decisions, Deduplicator
     from k2.ingestion.handover import Chunk, Handover
+    from k2.ingestion.sequences.ledger import GapLedger, Watched
     from k2.ingestion.settings import IngestionSettings
-    from k2.ingestion.watchers import BatchWatcher
+    from k2.ingestion.watching.watchers import BatchWatcher
     from k2.kafka.batches import LogBatch
     from k2.kafka.decoding import Decoded
     from k2.kafka.registry import CachedSchemas

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final, Protocol
 from k2.common.errors import K2Error, MemberFencedError
 from k2.common.logging import get_logger
 from k2.ingestion import events
-from k2.ingestion.deduplicator import KeepAll
-from k2.ingestion.gap_ledger import GapLedger
+from k2.ingestion.duplicates.deduplicator import KeepAll
 from k2.ingestion.handover import Handover
 from k2.ingestion.intake import Intake
 from k2.ingestion.positioner import Positioner
+from k2.ingestion.sequences.ledger import GapLedger
 from k2.ingestion.table_lane import TableLane
 from k2.ingestion.writer_loop import WriterLoop
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from k2.common.clock import Clock
-    from k2.ingestion.dead_letters import DeadLetters
-    from k2.ingestion.deduplicator import Deduplicator
-    from k2.ingestion.gap_ledger import GapTable, RowSource
+    from k2.ingestion.dead_letters.collector import DeadLetters
+    from k2.ingestion.duplicates.deduplicator import Deduplicator
     from k2.ingestion.positioner import Cluster, Tables
+    from k2.ingestion.sequences.ledger import GapTable, RowSource
     from k2.ingestion.settings import IngestionSettings
     from k2.ingestion.table_lane import Decoder, Writer
-    from k2.ingestion.watchers import BatchWatcher
+    from k2.ingestion.watching.watchers import BatchWatcher
     from k2.kafka.ports import GroupedReader, TopicPartition
     from k2.kafka.registry import CachedSchemas
     from k2.schemas.records import RecordType

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
+from k2.common.units import NS_PER_DAY
 from k2.schemas.records import PRICE_PRECISION, PRICE_SCALE, QUANTITY_PRECISION, QUANTITY_SCALE, Action, FieldType
 from k2.schemas.symbols import CONTROL_CHARACTERS, SYMBOL_BYTES_MAX
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from k2.schemas.records import Field, RecordType
 
-DAY_NS: Final = 86_400_000_000_000
 EARLIEST_NS: Final = 631_152_000_000_000_000
 """1990-01-01."""
 
@@ -41,7 +41,7 @@ class EventBounds:
     """Events lie in [earliest_ns, the broker's append time + ahead_ns]: a function of the log, so replays agree."""
 
     earliest_ns: int = EARLIEST_NS
-    ahead_ns: int = DAY_NS
+    ahead_ns: int = NS_PER_DAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +139,10 @@ def _event_time(bounds: EventBounds) -> Rule:
 
 
 def _trading_date() -> Rule:
-    day = pl.col("ts_event_ns") // DAY_NS
+    day = pl.col("ts_event_ns") // NS_PER_DAY
 
     def explain(row: Mapping[str, Any]) -> str:
-        found = row["ts_event_ns"] // DAY_NS
+        found = row["ts_event_ns"] // NS_PER_DAY
         return (
             f"expected a trading_date within {TRADING_DATE_DAYS_MAX} days of the event (day {found} since 1970), "
             f"found day {row['trading_date']}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 
 from k2.common.errors import QueryError
+from k2.common.units import NS_PER_MINUTE
 from k2.query.amending import Shown
 from k2.query.certificate import AsOf, Certificate, Deferred, PartitionRead
 from k2.query.merging import FROM_LOG, answer_schema
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from k2.query.settings import QuerySettings
     from k2.storage.planning import PinnedSnapshot
 
-NS_PER_MINUTE: Final = 60_000_000_000
 _NS_MAX: Final = 2**63 - 1
 _AHEAD_NS: Final = 86_400_000_000_000
 """Events up to a day ahead are accepted into the log, so a question may reach as far."""

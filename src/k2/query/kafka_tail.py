@@ -11,6 +11,7 @@ import polars as pl
 
 from k2.common.errors import ConfigurationError, K2Error, LogIdentityError, QueryError, UnavailableError
 from k2.common.logging import get_logger
+from k2.common.units import NS_PER_MINUTE
 from k2.query.chunks import PartitionChunks, View
 from k2.query.leases import Lease, Leases
 from k2.query.placement import Placement
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-NS_PER_MINUTE: Final = 60_000_000_000
 COMMIT_COLUMNS: Final = ("commit_sequence", "written_by")
 """Columns that only a commit fills."""
 

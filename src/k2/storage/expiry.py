@@ -10,6 +10,7 @@ from pyiceberg.table.update import RemoveSnapshotsUpdate
 
 from k2.common.errors import K2Error
 from k2.common.logging import get_logger
+from k2.common.units import NS_PER_MS
 from k2.storage.failures import translated
 from k2.storage.snapshots import swap
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from k2.common.clock import Clock
     from k2.storage.settings import CatalogSettings
     from k2.storage.tables import MarketTables
-
-_NS_PER_MS = 1_000_000
 
 
 class SnapshotExpiry:
@@ -117,7 +116,7 @@ class SnapshotExpiry:
         """Return the snapshots that may go: beyond the newest few, and old enough or too many."""
         head = table.current_snapshot()
         newest_first = sorted(table.snapshots(), key=lambda snapshot: snapshot.sequence_number or 0, reverse=True)
-        limit_ms = (self._clock.time_ns() - int(self._settings.snapshot_age_min_seconds * 1e9)) // _NS_PER_MS
+        limit_ms = (self._clock.time_ns() - int(self._settings.snapshot_age_min_seconds * 1e9)) // NS_PER_MS
         protected = {reference.snapshot_id for reference in table.metadata.refs.values()}
         return [
             snapshot.snapshot_id

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from k2.common.crash_points import reached
 from k2.common.errors import AccountingError, FencedError, LogIdentityError
+from k2.common.units import NS_PER_HOUR
 from k2.storage.data_files import DataFileWriter
 from k2.storage.retries import until_known
 from k2.storage.seam import BATCH_KEY, SUMMARY_KEY
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from k2.storage.seam import LogPartition, PartitionDelta, Seam
     from k2.storage.settings import CatalogSettings
     from k2.storage.tables import MarketTables, TableHead
-
-_NS_PER_HOUR: Final = 3_600_000_000_000
 
 
 class SeamMovedError(FencedError):
@@ -122,7 +121,7 @@ class TableWriter:
         return Commit(snapshot_id, seam, batch.rows, attempt, found=False)
 
     def _fresh(self, table: Table, file: WrittenFile) -> WrittenFile:
-        age_hours = (self._clock.time_ns() - file.written_at_ns) / _NS_PER_HOUR
+        age_hours = (self._clock.time_ns() - file.written_at_ns) / NS_PER_HOUR
         return file if age_hours <= self._settings.file_age_max_hours else self._files.write_again(table, file)
 
 

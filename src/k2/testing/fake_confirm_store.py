@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from k2.common.errors import UnavailableError
-from k2.ingestion.confirm_store import Sighting
+from k2.ingestion.duplicates.confirm_store import Sighting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING, Any, Final
 
-from k2.ingestion.dead_letters import WRITTEN, DeadLetters
-from k2.ingestion.replay_duplicates import ReplayDuplicates
-from k2.ingestion.replaying import DeadLetterReplay, ReplayParts, ReplayReport
+from k2.ingestion.dead_letters.collector import WRITTEN, DeadLetters
+from k2.ingestion.dead_letters.duplicates import ReplayDuplicates
+from k2.ingestion.dead_letters.replaying import DeadLetterReplay, ReplayParts, ReplayReport
 from k2.ingestion.settings import IngestionSettings
 from k2.kafka.decoding import BadRecord, Decoder
 from k2.kafka.registry import CachedSchemas

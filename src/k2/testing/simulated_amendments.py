@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from k2.common.units import NS_PER_MS
 from k2.schemas.records import ORDER, Action
 from k2.testing.plain_amendments import PlainAnswer, plain_answer
 from k2.testing.simulated_market import LOGGED_AT_MS
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from k2.query.request import Answer, QueryRequest
 
-NS_PER_MS: Final = 1_000_000
 TIMES: Final = range(1_000, 1_050)
 SHOWN: Final = (*ORDER, "action", "trading_date", "price", "trade_id", "ref_trade_id", "source_sequence")
 _IDS: Final = tuple(f"T{number}" for number in range(14))

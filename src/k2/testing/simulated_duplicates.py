@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from k2.common.errors import UnavailableError
-from k2.ingestion.deduplicator import TableDeduplicator
+from k2.ingestion.duplicates.deduplicator import TableDeduplicator
 from k2.ingestion.settings import DeduplicationSettings
 from k2.kafka.decoding import BadRecord, Decoded
 from k2.schemas.arrow import polars_schema
@@ -20,7 +20,7 @@ from k2.testing.simulated_ingest import SimulatedIngest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from k2.ingestion.deduplicator import Deduplicator
+    from k2.ingestion.duplicates.deduplicator import Deduplicator
     from k2.kafka.batches import LogBatch
     from k2.schemas.records import RecordType
     from k2.storage.seam import LogPartition

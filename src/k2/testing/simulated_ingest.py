@@ -7,8 +7,8 @@ from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from k2.common import crash_points
-from k2.ingestion.dead_letters import DeadLetters
-from k2.ingestion.deduplicator import KeepAll
+from k2.ingestion.dead_letters.collector import DeadLetters
+from k2.ingestion.duplicates.deduplicator import KeepAll
 from k2.ingestion.settings import IngestionSettings
 from k2.ingestion.worker import IngestWorker, TableParts
 from k2.kafka.registry import CachedSchemas
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Mapping
 
-    from k2.ingestion.deduplicator import Deduplicator
+    from k2.ingestion.duplicates.deduplicator import Deduplicator
     from k2.ingestion.events import Event
     from k2.ingestion.table_lane import Decoder
-    from k2.ingestion.watchers import BatchWatcher
+    from k2.ingestion.watching.watchers import BatchWatcher
     from k2.kafka.ports import TopicPartition
     from k2.schemas.records import RecordType
 

@@ -10,10 +10,10 @@ import yaml
 
 from k2.bootstrap.watchers import batch_watchers
 from k2.ingestion import events
-from k2.ingestion.deduplicator import Part
-from k2.ingestion.mute_settings import MuteSettings
+from k2.ingestion.duplicates.deduplicator import Part
 from k2.ingestion.settings import IngestionSettings
-from k2.ingestion.watchers import show
+from k2.ingestion.watching.settings import MuteSettings
+from k2.ingestion.watching.watchers import show
 from k2.kafka.topics import PACKAGED, TopicCatalog
 from k2.storage.seam import LogPartition
 from k2.testing.manual_clock import ManualClock

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from k2.ingestion.bloom_deduplicator import ProductionDeduplicator, create_deduplicator
-from k2.ingestion.confirm_store import Sighting
+from k2.ingestion.duplicates.confirm_store import Sighting
 from k2.testing.fake_confirm_store import FakeConfirmStore
 
 HOUR_MS = 3_600_000

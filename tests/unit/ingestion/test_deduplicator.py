@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from k2.common.errors import FencedError
-from k2.ingestion.deduplicator import Part, TableDeduplicator
+from k2.ingestion.duplicates.deduplicator import Part, TableDeduplicator
 from k2.ingestion.settings import DeduplicationSettings
 from k2.schemas.identity import IdentityRules
 from k2.schemas.records import TRADES

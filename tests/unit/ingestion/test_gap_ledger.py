@@ -7,8 +7,8 @@ import pytest
 
 from k2.common.errors import AccountingError, FencedError
 from k2.ingestion import events
-from k2.ingestion.gap_ledger import BatchPart, GapLedger
-from k2.ingestion.sequence_settings import SequenceSettings
+from k2.ingestion.sequences.ledger import BatchPart, GapLedger
+from k2.ingestion.sequences.settings import SequenceSettings
 from k2.kafka.topics import TopicCatalog
 from k2.storage.seam import LogPartition, PartitionSeam, Seam
 from k2.storage.tables import RegisteredLog, TableHead

@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 
 from k2.ingestion import events
-from k2.ingestion.deduplicator import Part
-from k2.ingestion.mute_watch import MuteWatch
-from k2.ingestion.open_hours import OpenHours
-from k2.ingestion.rhythm import NEVER, RhythmRules, Rhythms
+from k2.ingestion.duplicates.deduplicator import Part
+from k2.ingestion.watching.mutes import MuteWatch
+from k2.ingestion.watching.open_hours import OpenHours
+from k2.ingestion.watching.rhythm import NEVER, RhythmRules, Rhythms
 from k2.storage.seam import LogPartition
 from k2.testing.manual_clock import ManualClock
 

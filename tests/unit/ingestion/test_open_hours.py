@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pytest
 
-from k2.ingestion.open_hours import CLOSED, OpenHours
+from k2.ingestion.watching.open_hours import CLOSED, OpenHours
 
 SYDNEY = ZoneInfo("Australia/Sydney")
 HOUR_NS = 3_600_000_000_000

@@ -9,8 +9,8 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k2.ingestion.sequence_batches import COLUMNS, Memory, observe, remembered
-from k2.ingestion.sequence_rules import Message, SequenceKind, SequenceRules, decide, settle
+from k2.ingestion.sequences.batches import COLUMNS, Memory, observe, remembered
+from k2.ingestion.sequences.rules import Message, SequenceKind, SequenceRules, decide, settle
 
 RULES = SequenceRules(
     reorder_messages=4,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from k2.ingestion.sequence_batches import COLUMNS
+from k2.ingestion.sequences.batches import COLUMNS
 from k2.storage.gap_events import GapEvents
 from k2.storage.gaps import GapReader, GapWriter, states
 from k2.storage.partition_rows import PartitionRows

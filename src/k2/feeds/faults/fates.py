@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from k2.common.units import NS_PER_SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
 
     Ints = NDArray[np.int64]
     Flags = NDArray[np.bool_]
-
-_SECOND_NS: Final = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +195,7 @@ class _Walk:
         numbered = self._numbered
         code, began_ns = int(numbered.code[at]), int(numbered.time_ns[at])
         number = int(numbered.sequence[at] - self.shift[at])
-        until_ns = began_ns + int(self._rates.mute_seconds * _SECOND_NS)
+        until_ns = began_ns + int(self._rates.mute_seconds * NS_PER_SECOND)
         mute = OpenMute(code, int(self.numbering[at]), began_ns, until_ns, number, number)
         self._mutes[code] = mute
         self.barriers.append(Barrier(code, int(numbered.packet[at])))

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from k2.common.errors import AccountingError, CorruptionError, UnavailableError
 from k2.common.logging import get_logger
+from k2.common.units import NS_PER_HOUR, NS_PER_MINUTE, NS_PER_MS
 from k2.storage.failures import translated
 from k2.storage.iceberg_schema import SORT_COLUMNS, is_market_table
 from k2.storage.replacing import Replacement, commit_replacement
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from k2.storage.upkeep.choosing import Job
     from k2.storage.upkeep.live_files import LiveFile
 
-_NS_PER_MINUTE: Final = 60_000_000_000
-_NS_PER_MS: Final = 1_000_000
-_NS_PER_HOUR: Final = 3_600_000_000_000
 _COORDINATES: Final = ("topic_id", "log_id", "log_partition", "log_offset")
 """Order of the rows in a file of a side table, as far as it has these columns."""
 
@@ -99,7 +97,7 @@ class Compactor:
         began = self._clock.time_ns()
         try:
             written = self._rewriter(name).rewrite(table, job)
-            if self._clock.time_ns() - began > self._catalog.file_age_max_hours * _NS_PER_HOUR:
+            if self._clock.time_ns() - began > self._catalog.file_age_max_hours * NS_PER_HOUR:
                 return self._failed(
                     name, job, "rewriting took so long that the new files may be swept; do smaller jobs"
                 )
@@ -146,7 +144,7 @@ class Compactor:
 
     def _is_quiet(self, table: Table, members: Sequence[LiveFile], log_now_ns: int) -> bool:
         newest = _newest_log_ns(table, members)
-        return newest is not None and log_now_ns - newest >= self._settings.quiet_minutes * _NS_PER_MINUTE
+        return newest is not None and log_now_ns - newest >= self._settings.quiet_minutes * NS_PER_MINUTE
 
     def _log_now_ns(self, table: Table, files: Sequence[LiveFile]) -> int:
         """Return the log's time: what the table has reached while it is written to, else the clock's.
@@ -157,7 +155,7 @@ class Compactor:
         last_batch = max(
             (s.timestamp_ms for s in table.snapshots() if s.summary is not None and s.summary[BATCH_KEY]), default=0
         )
-        busy = now - last_batch * _NS_PER_MS < self._settings.quiet_minutes * _NS_PER_MINUTE
+        busy = now - last_batch * NS_PER_MS < self._settings.quiet_minutes * NS_PER_MINUTE
         reached_ns = _newest_log_ns(table, files) if busy else None
         return now if reached_ns is None else min(now, reached_ns)
 
@@ -188,4 +186,4 @@ def _log_ns(table: Table, file: LiveFile) -> int | None:
     column = footer.schema.names.index("ts_log")
     values = [footer.row_group(number).column(column).statistics for number in range(footer.num_row_groups)]
     known = [value.max for value in values if value is not None and value.has_min_max]
-    return int(max(known).timestamp() * 1_000) * _NS_PER_MS if known else None
+    return int(max(known).timestamp() * 1_000) * NS_PER_MS if known else None

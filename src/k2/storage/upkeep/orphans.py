@@ -16,6 +16,7 @@ from pyiceberg.manifest import read_manifest_list
 from k2.common.crash_points import reached
 from k2.common.errors import ConfigurationError
 from k2.common.logging import get_logger
+from k2.common.units import NS_PER_HOUR
 from k2.storage.failures import translated
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 MARKS_NAME: Final = "k2-orphans.json"
 VERSION: Final = 1
 _PLACES: Final = ("data", "metadata")
-_NS_PER_HOUR: Final = 3_600_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class OrphanSweep:
     def is_due(self, table_name: str) -> bool:
         """Say whether the last sweep is as long ago as the settings want."""
         marks = read_marks(self._tables.load(table_name))
-        return self._clock.time_ns() - marks.swept_at_ns >= self._settings.sweep_interval_hours * _NS_PER_HOUR
+        return self._clock.time_ns() - marks.swept_at_ns >= self._settings.sweep_interval_hours * NS_PER_HOUR
 
     def sweep(self, table_name: str, *, dry_run: bool = False) -> Swept:
         """Delete what was marked long enough ago and still is an orphan; mark the others.
@@ -83,7 +83,7 @@ class OrphanSweep:
         due = {
             name
             for name in orphans
-            if name in marks.files and now - marks.files[name] >= self._settings.orphan_hours * _NS_PER_HOUR
+            if name in marks.files and now - marks.files[name] >= self._settings.orphan_hours * NS_PER_HOUR
         }
         kept = [name for name in sorted(orphans) if name not in due]
         if dry_run:

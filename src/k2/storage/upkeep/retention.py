@@ -12,6 +12,7 @@ from pyiceberg.table.snapshots import Operation
 
 from k2.common.errors import ConfigurationError, UnavailableError
 from k2.common.logging import get_logger
+from k2.common.units import NS_PER_DAY
 from k2.storage.failures import translated
 from k2.storage.file_checks import require_as_written
 from k2.storage.replacing import Replacement, commit_replacement
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from k2.storage.upkeep.live_files import LiveFile
 
 _EPOCH: Final = dt.date(1970, 1, 1)
-_NS_PER_DAY: Final = 86_400_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +81,12 @@ class Retention:
         """
         if table_name not in MAIN_TABLES:
             raise ConfigurationError(f"expected a table among {', '.join(MAIN_TABLES)}, found {table_name!r}")
-        limit_ns = self._clock.time_ns() - int(older_than_days * _NS_PER_DAY)
+        limit_ns = self._clock.time_ns() - int(older_than_days * NS_PER_DAY)
         files = LiveFiles().of_head(self._tables.load(table_name))
         days = [
             Day(partition.exchange, _EPOCH + dt.timedelta(days=partition.day), tuple(members))
             for partition, members in by_partition(files).items()
-            if (partition.day + 1) * _NS_PER_DAY <= limit_ns
+            if (partition.day + 1) * NS_PER_DAY <= limit_ns
         ]
         return tuple(sorted(days, key=lambda day: (day.date, day.exchange)))
 

@@ -16,8 +16,9 @@ import polars as pl
 
 from k2.common.errors import FencedError
 from k2.common.logging import get_logger
-from k2.ingestion.bloom_generations import BloomGenerations
-from k2.ingestion.seen_sequences import SeenSequences
+from k2.common.units import NS_PER_SECOND
+from k2.ingestion.duplicates.bloom_generations import BloomGenerations
+from k2.ingestion.duplicates.seen_sequences import SeenSequences
 from k2.schemas.duplicates import WINDOW, WINNER, decide
 from k2.schemas.identity import KEY, content_hash, content_source, identity_source, with_identity
 
@@ -38,7 +39,6 @@ log = get_logger(__name__)
 _WINDOW_MS: Final = WINDOW // timedelta(milliseconds=1)
 _SLACK: Final = timedelta(hours=1)
 """How far a broker's clock may step back between two records of a partition."""
-_NS_PER_SECOND: Final = 1_000_000_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -278,7 +278,7 @@ class TableDeduplicator:
         found = self._stored_like(at, pinned, keyed, like, asked)
         left = ~asked[KEY].is_in(found[KEY].implode())
         if left.any() and self._settings.conflict_seconds and self._memories[at].blind_until is None:
-            margin_ns = int(self._settings.conflict_seconds * _NS_PER_SECOND)
+            margin_ns = int(self._settings.conflict_seconds * NS_PER_SECOND)
             more = self._stored_like(at, pinned, keyed, like.filter(left), asked.filter(left), margin_ns=margin_ns)
             found = pl.concat([found, more])
         return found

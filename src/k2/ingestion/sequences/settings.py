@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from k2.ingestion.sequence_rules import SequenceRules
+from k2.ingestion.sequences.rules import SequenceRules
 
 _MICROSECONDS = 1_000_000
 

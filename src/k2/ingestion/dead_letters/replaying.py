@@ -12,7 +12,7 @@ import polars as pl
 from k2.common import crash_points
 from k2.common.errors import LogIdentityError
 from k2.common.logging import get_logger
-from k2.ingestion.dead_letters import KILLED
+from k2.ingestion.dead_letters.collector import KILLED
 from k2.kafka.batches import LogBatch
 from k2.schemas.arrow import polars_schema
 from k2.schemas.records import DEAD_LETTERS

@@ -9,7 +9,7 @@ from k2.common.logging import get_logger
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from k2.ingestion.deduplicator import Part
+    from k2.ingestion.duplicates.deduplicator import Part
     from k2.storage.seam import LogPartition
 
 log = get_logger(__name__)

@@ -8,39 +8,23 @@ depends on them. A venue that begins its numbers anew within a day and channel m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from k2.ingestion import events
-from k2.ingestion.seen_sequences import STREAM
+from k2.ingestion.duplicates.seen_sequences import STREAM
+from k2.ingestion.events import LineCounts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime, timedelta
 
-    from k2.ingestion.deduplicator import Part
+    from k2.ingestion.duplicates.deduplicator import Part
     from k2.storage.seam import LogPartition
 
 _NUMBER: Final = (*STREAM, "sequence", "sub_index", "action")
 _COLUMNS: Final = (*_NUMBER, "ts_log", "log_offset")
-
-
-@dataclass(frozen=True, slots=True)
-class LineCounts:
-    """One line among those of its venue: numbers that it brought first, after another, or not at all.
-
-    `late` came when the number had been looked at already. `lead_seconds` is the sum over `led` numbers that another
-    line brought as well, later, of the log time between the two.
-    """
-
-    first: int = 0
-    second: int = 0
-    lost: int = 0
-    late: int = 0
-    led: int = 0
-    lead_seconds: float = 0.0
 
 
 class LineStatistics:

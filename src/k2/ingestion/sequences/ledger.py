@@ -16,8 +16,8 @@ import polars as pl
 from k2.common.errors import AccountingError, FencedError, LogIdentityError
 from k2.common.logging import get_logger
 from k2.ingestion import events
-from k2.ingestion.sequence_batches import COLUMNS, Memory, observe, remembered, without_forgotten
-from k2.ingestion.sequence_rules import NO_DAY, GapEvent, SequenceKind
+from k2.ingestion.sequences.batches import COLUMNS, Memory, observe, remembered, without_forgotten
+from k2.ingestion.sequences.rules import NO_DAY, GapEvent, SequenceKind
 from k2.kafka.topics import exchange_of
 from k2.schemas.arrow import polars_schema
 from k2.schemas.records import GAPS, TRADES
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from k2.common.clock import Clock
-    from k2.ingestion.sequence_batches import Observation, StreamChange
-    from k2.ingestion.sequence_settings import SequenceSettings
+    from k2.ingestion.sequences.batches import Observation, StreamChange
+    from k2.ingestion.sequences.settings import SequenceSettings
     from k2.storage.seam import LogPartition
     from k2.storage.tables import RegisteredLog, TableHead
 

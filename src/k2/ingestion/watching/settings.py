@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from k2.ingestion.rhythm import RhythmRules
-
-_SECOND_NS = 1_000_000_000
+from k2.common.units import NS_PER_SECOND
+from k2.ingestion.watching.rhythm import RhythmRules
 
 
 class MuteSettings(BaseModel):
@@ -37,5 +36,5 @@ class MuteSettings(BaseModel):
             chance=self.chance,
             gaps_min=self.gaps_min,
             gaps_memory=self.gaps_memory,
-            silence_ns_min=int(self.silent_seconds_min * _SECOND_NS),
+            silence_ns_min=int(self.silent_seconds_min * NS_PER_SECOND),
         )

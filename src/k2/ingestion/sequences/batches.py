@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 import polars as pl
 
-from k2.ingestion.sequence_rules import (
+from k2.ingestion.sequences.rules import (
     NO_DAY,
     NO_SUB_INDEX,
     Decision,

@@ -9,6 +9,8 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
+from k2.common.units import NS_PER_DAY
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import date, time
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 CLOSED: Final = -1
-_DAY_NS: Final = 86_400_000_000_000
 _DAYS_AHEAD: Final = 40
 _SATURDAY: Final = 5
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -53,7 +54,7 @@ class OpenHours:
             nothing = np.zeros(len(times_ns), np.int64)
             return Moments(nothing, times_ns, np.full(len(times_ns), -(2**62), np.int64))
         if len(times_ns):
-            self._cover(int(times_ns.min()) // _DAY_NS, int(times_ns.max()) // _DAY_NS)
+            self._cover(int(times_ns.min()) // NS_PER_DAY, int(times_ns.max()) // NS_PER_DAY)
         place = np.searchsorted(self._starts, times_ns, side="right") - 1
         known = np.maximum(place, 0)
         is_open = (place >= 0) & (times_ns < self._ends[known])

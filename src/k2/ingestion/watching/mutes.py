@@ -16,9 +16,10 @@ import numpy as np
 import polars as pl
 
 from k2.common.logging import get_logger
+from k2.common.units import NS_PER_SECOND
 from k2.ingestion import events
-from k2.ingestion.open_hours import CLOSED, OpenHours
-from k2.ingestion.rhythm import RhythmRules, Rhythms
+from k2.ingestion.watching.open_hours import CLOSED, OpenHours
+from k2.ingestion.watching.rhythm import RhythmRules, Rhythms
 from k2.kafka.topics import exchange_of
 
 if TYPE_CHECKING:
@@ -27,14 +28,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from k2.common.clock import Clock
-    from k2.ingestion.deduplicator import Part
+    from k2.ingestion.duplicates.deduplicator import Part
     from k2.storage.seam import LogPartition
 
     Ints = NDArray[np.int64]
 
 log = get_logger(__name__)
 
-_SECOND_NS: Final = 1_000_000_000
 _FEED: Final = None
 """Stands for all symbols of a partition."""
 
@@ -74,7 +74,7 @@ class MuteWatch:
         self._hours = dict(hours)
         self._rhythms = Rhythms(rules)
         self._streams_max = streams_max
-        self._live_ns_max = int(live_seconds_max * _SECOND_NS)
+        self._live_ns_max = int(live_seconds_max * NS_PER_SECOND)
         self._clock = clock
         self._observe = observer
         self._groups: dict[tuple[str, str, int], _Group] = {}
@@ -148,8 +148,8 @@ class MuteWatch:
                     group.exchange,
                     partition,
                     group.names[place],
-                    float(silent[place]) / _SECOND_NS,
-                    float(self._rhythms.limit_ns[code]) / _SECOND_NS,
+                    float(silent[place]) / NS_PER_SECOND,
+                    float(self._rhythms.limit_ns[code]) / NS_PER_SECOND,
                 )
             )
             if code == feed:
@@ -159,7 +159,7 @@ class MuteWatch:
         name = next(name for name, each in group.codes.items() if each == code)
         if name is _FEED:
             group.base_ns = heard_ns
-        seconds = (heard_ns - since_ns) / _SECOND_NS
+        seconds = (heard_ns - since_ns) / NS_PER_SECOND
         self._observe(events.StreamHeard(table, group.exchange, partition, name, seconds))
 
     def _number(self, group: _Group, name: str | None) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from k2.ingestion.sequence_rules import (
+from k2.ingestion.sequences.rules import (
     NO_DAY,
     NO_OFFSET,
     NO_SUB_INDEX,
@@ -21,7 +21,7 @@ from k2.ingestion.sequence_rules import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from k2.ingestion.sequence_rules import Decision, GapChange
+    from k2.ingestion.sequences.rules import Decision, GapChange
 
 DEFAULT_STREAMS_MAX = 200_000
 

@@ -1,0 +1,1 @@
+"""Messages that cannot become rows: collected, grouped, replayed."""
