@@ -12,8 +12,8 @@ from k2.cli.main import app
 from k2.common.errors import ConfigurationError
 from k2.common.metrics import Metrics
 from k2.ingestion import events
+from k2.ingestion.events import LineCounts
 from k2.ingestion.metrics import IngestMetrics
-from k2.ingestion.watching.lines import LineCounts
 from k2.testing.manual_clock import ManualClock
 
 

@@ -15,6 +15,7 @@ from k2.feeds.faults.rates import FaultRates
 from k2.feeds.faults.truth import Entry
 from k2.ingestion import events
 from k2.ingestion.duplicates.deduplicator import Part
+from k2.ingestion.events import LineCounts
 from k2.ingestion.watching.lines import LineStatistics
 from k2.schemas.arrow import message_polars_schema
 from k2.schemas.records import TRADES

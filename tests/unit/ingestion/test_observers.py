@@ -8,11 +8,11 @@ import pytest
 from k2.common.errors import ConfigurationError
 from k2.common.metrics import Metrics
 from k2.ingestion import events
+from k2.ingestion.events import LineCounts
 from k2.ingestion.health import WorkerHealth
 from k2.ingestion.metrics import IngestMetrics
 from k2.ingestion.settings import IngestionSettings
 from k2.ingestion.status_server import StatusServer
-from k2.ingestion.watching.lines import LineCounts
 from k2.storage.seam import LogPartition
 from k2.testing.manual_clock import ManualClock
 
