@@ -204,7 +204,7 @@ def test_the_ledger_is_what_a_sorted_set_says_whatever_happens(world, workers):
     models, injected = produce(world)
 
     live(world, workers)
-    world.settle()
+    world.settle(steps_max=400 + MESSAGES // 10)
 
     total = Counter()
     for partition, model in enumerate(models):
