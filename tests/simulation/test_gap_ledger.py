@@ -1,6 +1,6 @@
 """Whatever crashes, rebalances and fails: the ledger of gaps is what a sorted set of the numbers says, each gap once.
 
-`K2_GAP_MESSAGES` sets how many messages each seed sends; a long run finds over 100,000 injected faults.
+`K2_GAP_MESSAGES` sets how many messages each partition gets; with 46000 the eight runs inject 93,070 faults.
 """
 
 from __future__ import annotations
