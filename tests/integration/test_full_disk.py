@@ -162,7 +162,7 @@ def test_a_full_disk_holds_commits_back_until_there_is_room_whatever_it_was_that
     assert "No space left" in reason
     assert before == list(range(100))
     assert ingestion.health.reasons() == []
-    assert {text.split(":")[1].split()[0] for text in ingestion.failures} == {"writing", "committing"}
+    assert {text.split(":")[1].split()[0] for text in ingestion.failures} == {"writing", "appending", "committing"}
 
 
 def test_a_read_only_warehouse_holds_commits_back_until_it_can_be_written(disk, settings, ingestion):

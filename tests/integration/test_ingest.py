@@ -21,6 +21,7 @@ from confluent_kafka.admin import AdminClient
 from typer.testing import CliRunner
 
 from k2 import bootstrap
+from k2.bootstrap import operations
 from k2.cli.main import app
 from k2.common.errors import ConfigurationError
 from k2.ingestion import events
@@ -383,5 +384,5 @@ def test_a_seam_moved_by_the_command_line_is_where_ingestion_goes_on(data_dir):
     assert "run k2 verify" in applied
     assert (before, emptied) == (200, 0)
     assert sorted(rows(settings)["source_sequence"].to_pylist()) == list(range(200))
-    with bootstrap.auditor(settings) as auditor:
+    with operations.auditor(settings) as auditor:
         assert auditor.verify().is_sound

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _ORPHAN_GRACE_SECONDS: Final = 5.0
 _DOWNLOAD_REPORT_SECONDS: Final = 0.25
 _POLL_SECONDS: Final = 0.05
+_DYING_SECONDS: Final = 2.0
 
 
 class LocalPlatform:
@@ -147,12 +148,20 @@ class LocalPlatform:
                 raise UnavailableError(f"{name} is {status.state} ({status.detail})", dependency=name)
             self._clock.sleep(_POLL_SECONDS)
 
+    def _acquired(self) -> bool:
+        """Take the lock; one that was killed a moment ago holds it until its last thread has ended."""
+        deadline = self._clock.monotonic() + _DYING_SECONDS
+        with file_errors(self.directory.root):
+            while not self._lock.acquire():
+                if self._clock.monotonic() > deadline:
+                    return False
+                self._clock.sleep(_POLL_SECONDS)
+        return True
+
     def _own_directory(self) -> None:
         """Take the directory for this process, and end what an earlier supervisor left running."""
         claim_with_space(self.directory, self._settings.free_bytes_min)
-        with file_errors(self.directory.root):
-            acquired = self._lock.acquire()
-        if not acquired:
+        if not self._acquired():
             holder = running_supervisor(self.directory)
             raise ConfigurationError(
                 f"a platform already runs on {self.directory.root} (process {holder.pid if holder else 'unknown'}): "
