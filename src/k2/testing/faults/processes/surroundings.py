@@ -234,7 +234,11 @@ def _break_disk(run: Run, harm: Callable[[], None], mend: Callable[[], None]) ->
 
 
 def _remount(run: Run, how: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{how}", run.warehouse], check=True)
+    """Mount the warehouse anew; the system refuses for as long as a file is open for writing."""
+    command = ["mount", "-o", f"remount,{how}", str(run.warehouse)]
+    run.wait(
+        f"a moment to remount {how}", lambda: not subprocess.run(command, check=False, capture_output=True).returncode
+    )
 
 
 def _settle(run: Run) -> None:
