@@ -37,7 +37,7 @@ def measure(*, quick: bool) -> list[Figure]:
     for layout, ordered in (("files in order of time", True), ("each file spans 4 hours", False)):
         with services() as settings:
             _build(settings, rows, ordered=ordered)
-            fill(settings, 4 * CHUNK)
+            fill(settings, 4 * CHUNK, begin=rows)
             with worker(settings), command(settings, "simulate", "--rate", RATE):
                 seconds = _ask(settings, questions)
         p50, p99 = statistics.median(seconds) * 1e3, percentile(seconds, 0.99) * 1e3

@@ -18,12 +18,15 @@ START_NS = int(datetime(2026, 3, 2, tzinfo=UTC).timestamp()) * SECOND_NS
 def trades(
     count: int, *, symbols: int = 100, first_offset: int = 0, start_ns: int = START_NS, span_ns: int
 ) -> pl.DataFrame:
-    """Return `count` trades of exchange `sim`, event times rising over `span_ns`, all columns of the table."""
+    """Return `count` trades of exchange `sim`, event times rising over `span_ns`, all columns of the table.
+
+    Symbols take turns, and each numbers its trades without a gap, also from one call to the next.
+    """
     generator = np.random.Generator(np.random.PCG64(first_offset))
     times = start_ns + np.sort(generator.integers(0, span_ns, count))
-    number = generator.integers(0, symbols, count)
+    place = np.arange(first_offset, first_offset + count)
     frame = (
-        pl.DataFrame({"number": number, "ts_event_ns": times})
+        pl.DataFrame({"number": place % symbols, "turn": place // symbols, "ts_event_ns": times})
         .with_row_index("row")
         .select(
             exchange=pl.lit("sim"),
@@ -35,7 +38,7 @@ def trades(
             source=pl.lit("bench"),
             source_sequence=pl.col("row").cast(pl.Int64) + first_offset,
             channel=pl.lit(None),
-            sequence=pl.col("row").cast(pl.Int64) + first_offset,
+            sequence=pl.col("turn").cast(pl.Int64) + 1,
             sub_index=pl.lit(None),
             trade_id=pl.format("T{}", pl.col("row") + first_offset),
             ref_trade_id=pl.lit(None),

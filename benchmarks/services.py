@@ -67,8 +67,11 @@ def worker(settings: Settings) -> Iterator[None]:
         yield
 
 
-def fill(settings: Settings, records: int) -> str:
-    """Put `records` trades of 100 symbols into the topic of exchange `sim`; return the topic's name."""
+def fill(settings: Settings, records: int, *, begin: int = 0) -> str:
+    """Put `records` trades of 100 symbols into the topic of exchange `sim`; return the topic's name.
+
+    `begin` is how many trades of these symbols there are already: numbers go on from there.
+    """
     topics = bootstrap.topic_catalog(settings)
     topic = topics.topic("sim", "trades")
     admin, registry, producer = (
@@ -80,7 +83,7 @@ def fill(settings: Settings, records: int) -> str:
     schema_id = registry.register(topic.subject, avro_text(TRADES))
     columns = list(message_polars_schema(TRADES))
     for first in range(0, records, CHUNK):
-        rows = trades(CHUNK, first_offset=first, span_ns=60 * SECOND_NS).select(columns)
+        rows = trades(CHUNK, first_offset=begin + first, span_ns=60 * SECOND_NS).select(columns)
         keys = [symbol.encode() for symbol in rows["symbol"].to_list()]
         producer.send(topic.name, keys, encode_frame(TRADES, rows, schema_id))
     producer.flush(120)
