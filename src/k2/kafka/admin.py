@@ -32,7 +32,14 @@ T = TypeVar("T")
 
 _PAUSE_SECONDS: Final = 0.05
 _DESCRIBED_SECONDS: Final = 1.0
-_LEADERLESS: Final = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
+_LEADERLESS: Final = frozenset(
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.FENCED_LEADER_EPOCH,
+    }
+)
 _EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # confluent's, without annotations
 _LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # the same
 
