@@ -19,6 +19,7 @@ from k2.ingestion.sequences.tracker import (
     SequenceCounts,
     SequenceEvent,
     SequenceStats,
+    SequenceTracker,
     StreamKey,
 )
 
@@ -47,7 +48,7 @@ _KINDS: Final = {
 _KEYS_A_SCAN: Final = 1_000
 
 
-class RedisSequenceTracker:
+class RedisSequenceTracker(SequenceTracker):
     """Keeps one key a stream, `k2:seq:{exchange}:{symbol}:{data type}:{channel or session}`.
 
     A batch is one script, and so one atomic step; a batch longer than `checks_max` is several. The client brings its
@@ -83,28 +84,6 @@ class RedisSequenceTracker:
         self._alone: MemorySequenceTracker | None = None
         """Decides while the server does not answer; holds the streams that it has moved."""
         self._counts = SequenceCounts()
-
-    def check_sequence(
-        self,
-        exchange: str,
-        symbol: str,
-        sequence: int,
-        timestamp: datetime | int,
-        *,
-        data_type: str = "trades",
-        channel: str | None = None,
-        session: str | None = None,
-        trading_day: int | None = None,
-        sub_index: int | None = None,
-        partition: int | None = None,
-        offset: int | None = None,
-    ) -> SequenceEvent:
-        """Check one message and remember it."""
-        check = SequenceCheck(
-            exchange, symbol, sequence, timestamp, data_type, channel, session, trading_day, sub_index, partition,
-            offset,
-        )  # fmt: skip
-        return self._check([check])[0]
 
     def check_sequence_batch(
         self, checks: Iterable[SequenceCheck | tuple[str, str, int, datetime | int]]

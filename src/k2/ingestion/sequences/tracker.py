@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from k2.ingestion.sequences.rules import (
     NO_DAY,
@@ -104,7 +105,7 @@ class SequenceStats:
     """The shared state cannot be reached; this process's own memory carries on."""
 
 
-class SequenceTracker(Protocol):
+class SequenceTracker(ABC):
     """Tells gaps, duplicates, late messages and new numberings of numbered streams."""
 
     def check_sequence(
@@ -123,28 +124,32 @@ class SequenceTracker(Protocol):
         offset: int | None = None,
     ) -> SequenceEvent:
         """Check one message and remember it."""
-        ...
+        check = SequenceCheck(
+            exchange, symbol, sequence, timestamp, data_type, channel, session, trading_day, sub_index, partition,
+            offset,
+        )  # fmt: skip
+        return self.check_sequence_batch([check])[0]
 
+    @abstractmethod
     def check_sequence_batch(
         self, checks: Iterable[SequenceCheck | tuple[str, str, int, datetime | int]]
     ) -> list[SequenceEvent]:
         """Check messages in their order, as one step; return one event each."""
-        ...
 
+    @abstractmethod
     def get_stats(self) -> SequenceStats:
         """Return the counts so far."""
-        ...
 
+    @abstractmethod
     def clear_symbol(self, exchange: str, symbol: str) -> None:
         """Forget a symbol's streams, of every data type and channel."""
-        ...
 
+    @abstractmethod
     def clear_all(self) -> None:
         """Forget every stream."""
-        ...
 
 
-class MemorySequenceTracker:
+class MemorySequenceTracker(SequenceTracker):
     """Remembers streams in this process; at `streams_max` the ones silent for longest are forgotten.
 
     `load` is asked for a stream that is not remembered (the table knows): None means that it begins.
@@ -162,29 +167,6 @@ class MemorySequenceTracker:
         self._streams_max = streams_max
         self._streams: dict[StreamKey, StreamState] = {}
         self.counts = SequenceCounts()
-
-    def check_sequence(
-        self,
-        exchange: str,
-        symbol: str,
-        sequence: int,
-        timestamp: datetime | int,
-        *,
-        data_type: str = "trades",
-        channel: str | None = None,
-        session: str | None = None,
-        trading_day: int | None = None,
-        sub_index: int | None = None,
-        partition: int | None = None,
-        offset: int | None = None,
-    ) -> SequenceEvent:
-        """Check one message and remember it."""
-        return self._check(
-            SequenceCheck(
-                exchange, symbol, sequence, timestamp, data_type, channel, session, trading_day, sub_index, partition,
-                offset,
-            )
-        )  # fmt: skip
 
     def check_sequence_batch(
         self, checks: Iterable[SequenceCheck | tuple[str, str, int, datetime | int]]
