@@ -1,0 +1,106 @@
+"""What processes tell each other about overload: the level that a worker has taken, and a drill that is asked for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Protocol, TypeVar
+
+from k2.common.degradation import DegradationLevel
+from k2.common.errors import RecordError
+
+T = TypeVar("T", "LevelAnnouncement", "DrillRequest")
+
+
+@dataclass(frozen=True, slots=True)
+class LevelAnnouncement:
+    """The level of one worker, told at every change and every few seconds in between.
+
+    `since_ns` and `at_ns` are UTC nanoseconds: when the level was taken, and when this was said.
+    """
+
+    worker: str
+    level: DegradationLevel
+    reason: str
+    since_ns: int
+    at_ns: int
+    lag_records: int = 0
+    drain_seconds: float = 0.0
+    memory_percent: float = 0.0
+    deferred_records: int = 0
+    drill: bool = False
+
+    def to_json(self) -> bytes:
+        """Return the announcement as the value of a message."""
+        return _to_json(self)
+
+    @classmethod
+    def from_json(cls, value: bytes) -> LevelAnnouncement:
+        """Read the value of a message; fields of a later version are passed over.
+
+        Raises:
+            RecordError: it is no announcement.
+        """
+        return _from_json(cls, value)
+
+
+@dataclass(frozen=True, slots=True)
+class DrillRequest:
+    """A wish that every worker take at least a level until a time, to see what the platform does then."""
+
+    level: DegradationLevel
+    until_ns: int
+    requested_at_ns: int
+    requested_by: str
+
+    def to_json(self) -> bytes:
+        """Return the request as the value of a message."""
+        return _to_json(self)
+
+    @classmethod
+    def from_json(cls, value: bytes) -> DrillRequest:
+        """Read the value of a message; fields of a later version are passed over.
+
+        Raises:
+            RecordError: it is no request.
+        """
+        return _from_json(cls, value)
+
+
+class Announcer(Protocol):
+    """Where a worker says its level."""
+
+    def announce(self, announcement: LevelAnnouncement) -> None:
+        """Tell the others; never waits, and a failure is logged and not raised, since ingestion goes on."""
+        ...
+
+
+class LevelBoard(Protocol):
+    """Where the level of the platform is read."""
+
+    def current(self) -> LevelAnnouncement | None:
+        """Return the announcement of the highest level that is still fresh; None where no worker is heard."""
+        ...
+
+
+class Drills(Protocol):
+    """Where a worker hears of drills."""
+
+    def wanted(self) -> DrillRequest | None:
+        """Return the drill in force; None when there is none, or when its time is over."""
+        ...
+
+
+def _to_json(value: LevelAnnouncement | DrillRequest) -> bytes:
+    return json.dumps(asdict(value), separators=(",", ":")).encode()
+
+
+def _from_json(kind: type[T], value: bytes) -> T:
+    try:
+        body: dict[str, Any] = json.loads(value)
+        body["level"] = DegradationLevel(body["level"])
+        return kind(**{each.name: body[each.name] for each in fields(kind) if each.name in body})
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecordError(
+            f"expected {kind.__name__} as JSON, found {value[:80]!r} ({error}): does another program write here?"
+        ) from error
