@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import polars as pl
 
+from k2.ingestion.sequences.markers import Marker, announce
 from k2.ingestion.sequences.rules import (
     NO_DAY,
+    NO_OFFSET,
     NO_SUB_INDEX,
     Decision,
     GapChange,
@@ -25,7 +27,7 @@ from k2.ingestion.sequences.rules import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -36,7 +38,11 @@ COLUMNS: Final = (
 )  # fmt: skip
 """What is read of a table's rows; with the partition they are of, all that a decision depends on."""
 _KEPT_MIN: Final = 1_000
+_MARKED: Final = Decision(SequenceKind.NORMAL, None, replayed=True)
 _AT_FRONT: Final = (SequenceKind.NORMAL, SequenceKind.GAP, SequenceKind.RESET)
+
+
+_NUMBERS: Final = ("sequence", "sub_index", "day", "event_ns", "time_us", "offset", "marker")
 
 
 class StreamEvent(NamedTuple):
@@ -66,6 +72,10 @@ class Memory:
     """The highest log time so far."""
     kept: int = 0
     """How many streams were left when those silent for too long were last forgotten."""
+    offset: int = NO_OFFSET
+    """The partition's last row so far."""
+    marker: int = NO_OFFSET
+    """The last marker that counted."""
 
 
 @dataclass(slots=True)
@@ -77,6 +87,8 @@ class Observation:
     changes: list[StreamChange] = field(default_factory=list)
     messages: int = 0
     clock_us: int = 0
+    offset: int = NO_OFFSET
+    marker: int = NO_OFFSET
 
 
 class _Columns(NamedTuple):
@@ -91,20 +103,40 @@ class _Columns(NamedTuple):
     event_ns: Ints
     time_us: Ints
     offset: Ints
+    """Of a marker, the offset of the partition's row before it."""
+    marker: Ints
+    """Offset of a marker, NO_OFFSET for a row."""
 
 
 def observe(
-    memory: Memory, rows: pl.DataFrame, rules: SequenceRules, *, scope: str, partition: int, end_offset: int
+    memory: Memory,
+    rows: pl.DataFrame,
+    rules: SequenceRules,
+    *,
+    scope: str,
+    partition: int,
+    end_offset: int,
+    markers: Sequence[Marker] = (),
+    until_us: int = 0,
 ) -> Observation:
     """Check the rows of one partition, in the order of their offsets, up to `end_offset`; `memory` stays as it is.
 
-    `scope` names the column that tells streams apart: symbol or channel.
+    `scope` names the column that tells streams apart: symbol or channel. A marker counts before the first row that was
+    logged after it; `until_us` is a time that the log has passed without another row.
     """
-    seen = Observation(clock_us=memory.clock_us)
+    seen = Observation(clock_us=memory.clock_us, offset=memory.offset, marker=memory.marker)
     if rows.height:
-        ordered = rows if rows["log_offset"].is_sorted() else rows.sort("log_offset")
-        columns, seen.clock_us = _columns(ordered, scope, memory.clock_us)
-        seen.messages = len(columns.sequence)
+        rows = rows if rows["log_offset"].is_sorted() else rows.sort("log_offset")
+        newest = rows["ts_log"].dt.epoch("us").max()
+        seen.clock_us = max(memory.clock_us, newest if isinstance(newest, int) else 0)
+        seen.offset = int(rows["log_offset"][-1])
+    passed_us = max(seen.clock_us, until_us)
+    due = [each for each in markers if each.offset > memory.marker and each.time_us < passed_us]
+    if due:
+        seen.marker = due[-1].offset
+    if rows.height or due:
+        columns = _columns(rows, scope, memory, due)
+        seen.messages = int(np.count_nonzero(columns.marker == NO_OFFSET))
         breaks = _breaks(columns, rules)
         for place, name in enumerate(columns.names):
             first, last = int(columns.starts[place]), int(columns.starts[place + 1])
@@ -116,7 +148,7 @@ def observe(
                 walk.run(start, end)
             if walk.state is not None:
                 seen.states[name] = walk.state
-    _settle_all(memory, seen, rules, end_offset - 1)
+    _settle_all(memory, seen, rules, time_us=passed_us, offset=end_offset - 1)
     return seen
 
 
@@ -125,7 +157,8 @@ def remembered(memory: Memory, seen: Observation) -> Memory:
     streams = memory.streams if isinstance(memory.streams, dict) else dict(memory.streams)
     streams.update(seen.states)
     moved = frozenset(name for name, state in seen.states.items() if _waits(state))
-    return Memory(streams, (memory.holed - seen.states.keys()) | moved, seen.clock_us, memory.kept)
+    holed = (memory.holed - seen.states.keys()) | moved
+    return Memory(streams, holed, seen.clock_us, memory.kept, seen.offset, seen.marker)
 
 
 def without_forgotten(memory: Memory, rules: SequenceRules, *, streams_max: int) -> Memory:
@@ -141,7 +174,7 @@ def without_forgotten(memory: Memory, rules: SequenceRules, *, streams_max: int)
     if len(kept) > streams_max:
         latest = sorted(kept, key=lambda name: (kept[name].time_us, name))[-streams_max // 2 :]
         kept = {name: kept[name] for name in latest}
-    return Memory(kept, memory.holed & kept.keys(), memory.clock_us, len(kept))
+    return replace(memory, streams=kept, holed=memory.holed & kept.keys(), kept=len(kept))
 
 
 class _Walk:
@@ -174,6 +207,8 @@ class _Walk:
 
     def _decide(self, row: int) -> Decision:
         columns = self._columns
+        if columns.marker[row] != NO_OFFSET:
+            return self._announce(row)
         message = Message(
             int(columns.sequence[row]),
             int(columns.time_us[row]),
@@ -191,6 +226,21 @@ class _Walk:
             self._seen.events.append(StreamEvent(self._name, message.offset, message.sequence, decision))
         return decision
 
+    def _announce(self, row: int) -> Decision:
+        if self.state is not None:
+            columns = self._columns
+            marker = Marker(
+                self._name,
+                int(columns.sequence[row]),
+                int(columns.day[row]),
+                int(columns.time_us[row]),
+                int(columns.marker[row]),
+            )
+            changes: list[GapChange] = []
+            announce(self.state, marker, offset=int(columns.offset[row]), rules=self._rules, changes=changes)
+            self._seen.changes.extend(StreamChange(self._name, change) for change in changes)
+        return _MARKED
+
     def _skip(self, row: int, last: int) -> None:
         """Take the rows after `row` up to `last`, which continue it one by one."""
         if last == row or self.state is None:
@@ -202,8 +252,8 @@ class _Walk:
         state.messages += last - row
 
 
-def _columns(rows: pl.DataFrame, scope: str, clock_us: int) -> tuple[_Columns, int]:
-    clock = pl.col("ts_log").dt.epoch("us").cum_max().clip(lower_bound=clock_us)
+def _columns(rows: pl.DataFrame, scope: str, memory: Memory, markers: Sequence[Marker]) -> _Columns:
+    clock = pl.col("ts_log").dt.epoch("us").cum_max().clip(lower_bound=memory.clock_us)
     prepared = rows.lazy().select(
         stream=pl.col(scope),
         sequence=pl.col("sequence"),
@@ -212,19 +262,40 @@ def _columns(rows: pl.DataFrame, scope: str, clock_us: int) -> tuple[_Columns, i
         event_ns=pl.col("ts_event_ns"),
         time_us=clock,
         offset=pl.col("log_offset"),
+        marker=pl.lit(NO_OFFSET, pl.Int64),
     )
     frame = prepared.collect()
-    newest = frame["time_us"][-1]
+    if markers:
+        frame = _with_markers(frame, markers, memory.offset)
     frame = frame.filter(pl.col("sequence").is_not_null() & pl.col("stream").is_not_null())
     frame = frame.with_columns(code=pl.col("stream").rank("dense")).sort("code", maintain_order=True)
     code = frame["code"].to_numpy()
     starts = np.flatnonzero(np.concatenate(([True], code[1:] != code[:-1]))) if len(code) else np.zeros(0, np.int64)
-    columns = _Columns(
+    return _Columns(
         names=frame["stream"].gather(starts).to_list(),
         starts=np.append(starts, len(code)).astype(np.int64),
-        **{name: frame[name].to_numpy() for name in ("sequence", "sub_index", "day", "event_ns", "time_us", "offset")},
+        **{name: frame[name].to_numpy() for name in _NUMBERS},
     )
-    return columns, clock_us if newest is None else int(newest)
+
+
+def _with_markers(rows: pl.DataFrame, markers: Sequence[Marker], offset: int) -> pl.DataFrame:
+    """Put each marker behind the rows that were logged before it, or at the same time."""
+    marked = pl.DataFrame(
+        {
+            "stream": [each.stream for each in markers],
+            "sequence": [each.last for each in markers],
+            "day": [each.day for each in markers],
+            "time_us": [each.time_us for each in markers],
+            "marker": [each.offset for each in markers],
+        },
+        schema={name: rows.schema[name] for name in ("stream", "sequence", "day", "time_us", "marker")},
+    )
+    both = pl.concat([rows, marked], how="diagonal").sort("time_us", "marker", maintain_order=True)
+    return both.with_columns(
+        pl.col("offset").forward_fill().fill_null(offset),
+        pl.col("sub_index").fill_null(NO_SUB_INDEX),
+        pl.col("event_ns").fill_null(0),
+    )
 
 
 def _breaks(columns: _Columns, rules: SequenceRules) -> Ints:
@@ -235,22 +306,23 @@ def _breaks(columns: _Columns, rules: SequenceRules) -> Ints:
     sub_steps = np.diff(columns.sub_index)
     continues = (step == 1) | ((step == 0) & (sub_steps > 0))
     continues &= days == 0
+    continues &= (columns.marker[1:] == NO_OFFSET) & (columns.marker[:-1] == NO_OFFSET)
     continues &= np.diff(columns.time_us) <= rules.memory_us
     continues &= np.diff(columns.offset) <= rules.memory_offsets
     return np.flatnonzero(~continues) + 1
 
 
-def _settle_all(memory: Memory, seen: Observation, rules: SequenceRules, offset: int) -> None:
+def _settle_all(memory: Memory, seen: Observation, rules: SequenceRules, *, time_us: int, offset: int) -> None:
     """Look at every stream that misses something with the time and place that the batch has reached."""
     holed = memory.holed.union(name for name, state in seen.states.items() if _waits(state))
     for name in sorted(holed):
         state = seen.states.get(name)
         if state is None:
-            if not is_due(memory.streams[name], time_us=seen.clock_us, offset=offset, rules=rules):
+            if not is_due(memory.streams[name], time_us=time_us, offset=offset, rules=rules):
                 continue
             state = seen.states[name] = memory.streams[name].copy()
         changes: list[GapChange] = []
-        settle(state, time_us=seen.clock_us, offset=offset, rules=rules, changes=changes)
+        settle(state, time_us=time_us, offset=offset, rules=rules, changes=changes)
         seen.changes.extend(StreamChange(name, change) for change in changes)
 
 

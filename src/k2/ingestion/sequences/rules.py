@@ -328,6 +328,11 @@ def _open_hole(state: StreamState, message: Message, rules: SequenceRules, chang
         from_ns=state.event_ns,
         to_ns=message.event_ns,
     )
+    add_hole(state, hole, rules, changes)
+
+
+def add_hole(state: StreamState, hole: Hole, rules: SequenceRules, changes: list[GapChange]) -> None:
+    """Let the state miss a hole too; where that makes too many, the oldest are given up."""
     holes = (*state.holes, hole)
     for oldest in holes[: -rules.holes_max]:
         _moved(oldest, HoleStage.FORGOTTEN, changes)
