@@ -87,7 +87,7 @@ def planner(settings: Settings, tables: MarketTables) -> Planner:
 
 def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
     """Return an ingest worker; topics and tables that are missing are created."""
-    from k2.bootstrap.watchers import batch_watchers
+    from k2.bootstrap.watchers import batch_watchers, status_log
     from k2.ingestion.dead_letters.collector import DeadLetters
     from k2.ingestion.decode_journal import DecodeJournal
     from k2.ingestion.duplicates.deduplicator import TableDeduplicator
@@ -116,6 +116,8 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
     checks = file_checks(settings)
     journal = DecodeJournal.open(settings.data_dir / "ingest", own.group_id, own.member_id, kills_max=own.kills_max)
 
+    closing = [journal.close, admin.close, registry.close, tables.close]
+
     def parts(name: str) -> TableParts:
         schemas = CachedSchemas(
             registry, tables.head(name).schemas, entries_max=settings.kafka.schema_cache_entries_max
@@ -126,14 +128,17 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
         stored = StoredRows(planner(settings, tables), tables, name, checks)
         rules = topics.identity_rules(enabled=own.deduplication.enabled)
         deduplicator = TableDeduplicator(RECORD_TYPES[name], rules=rules, stored=stored, settings=own.deduplication)
-        return TableParts(RECORD_TYPES[name], decoder, schemas, writer, deduplicator, watchers)
+        status = status_log(settings, topics, name, admin, registry, clock)
+        closing.append(status.close)
+        return TableParts(RECORD_TYPES[name], decoder, schemas, writer, deduplicator, watchers, status)
 
+    made = [parts(name) for name in RECORD_TYPES]
     return IngestWorker(
         settings=settings.ingestion,
         table_of={topic.name: topic.data_type for topic in topics.market_topics},
         tables=tables,
         cluster=admin,
-        parts=[parts(name) for name in RECORD_TYPES],
+        parts=made,
         dead_letters=DeadLetters(
             lambda: LogProducer(settings.kafka),
             DeadLetterWriter(tables, settings.catalog, clock),
@@ -154,7 +159,7 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
         expiry=SnapshotExpiry(tables, settings.catalog, clock),
         clock=clock,
         observer=observer,
-        closing=(journal.close, admin.close, registry.close, tables.close),
+        closing=closing,
     )
 
 

@@ -1,4 +1,4 @@
-"""The composition root of what watches the batches that the worker commits."""
+"""The composition root of what watches the batches that the worker commits, and of what the feeds say of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ if TYPE_CHECKING:
     from k2.ingestion.events import Observer
     from k2.ingestion.settings import IngestionSettings
     from k2.ingestion.watching.watchers import BatchWatcher
+    from k2.ingestion.sequences.status_log import StatusLog
+    from k2.kafka.admin import LogAdmin
+    from k2.kafka.ports import Registry
     from k2.kafka.topics import TopicCatalog
+    from k2.settings import Settings
 
 
 def batch_watchers(
@@ -39,3 +43,24 @@ def batch_watchers(
         observer=observer,
     )
     return (lines, mutes), Observers(observer, mutes)
+
+
+def status_log(
+    settings: Settings, topics: TopicCatalog, data_type: str, admin: LogAdmin, registry: Registry, clock: Clock
+) -> StatusLog:
+    """Return what reads how far the feeds say that one data type went, where its numbers are watched per symbol."""
+    from k2.ingestion.sequences.status_log import StatusLog
+    from k2.kafka.consumer import LogReader
+
+    own = settings.ingestion.sequences
+    columns = topics.sequence_columns if own.enabled else {}
+    return StatusLog(
+        [each for each in topics.market_topics if each.data_type == data_type and columns.get(each.name) == "symbol"],
+        [each for each in topics.all_topics if each.data_type == "status"],
+        log_ends=admin,
+        open_reader=lambda: LogReader(settings.kafka),
+        registry=registry,
+        clock=clock,
+        silent_seconds_max=own.status_silent_seconds,
+        markers_max=own.markers_max,
+    )

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Protocol
 
+import polars as pl
+
 from k2.feeds.bad_line_letters import headers_of, value_of
 from k2.kafka.serialization import encode_frame, encode_record
 from k2.schemas.arrow import message_polars_schema
 from k2.schemas.avro import avro_text
 from k2.schemas.instruments import INSTRUMENT_SCHEMA, instrument_text
-from k2.schemas.status import END_OF_STREAM, STATUS_SCHEMA, status_text
+from k2.schemas.status import END_OF_STREAM, HEARTBEAT, STATUS_SCHEMA, status_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    import polars as pl
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from k2.feeds.asx_lines import BadLine
     from k2.kafka.ports import Producing, Registry
@@ -54,6 +54,7 @@ class Channel:
             data_type: registry.register(self.topic(data_type).subject, text)
             for data_type, text in (("trades", self._text("trades")), ("quotes", self._text("quotes")))
         }
+        self._sessions: dict[tuple[str, str, str], int] = {}
         self._status_id = registry.register(self.topic("status").subject, status_text())
 
     def _text(self, data_type: str) -> str:
@@ -69,6 +70,7 @@ class Channel:
             return
         topic = self.topic(data_type)
         record_type = self._topics.record_type(topic)
+        self._note_sessions(data_type, rows)
         rows = rows.select(list(message_polars_schema(record_type)))
         keys = [symbol.encode() for symbol in rows["symbol"].to_list()]
         self._producer.send(topic.name, keys, encode_frame(record_type, rows, self._schema_ids[data_type]))
@@ -102,16 +104,36 @@ class Channel:
 
         `rows` say how far each came: source, symbol, last_sequence, last_source_sequence, records.
         """
-        values = [self._marker(data_type, row) for row in rows.iter_rows(named=True)]
-        keys = [end_key(row["source"], row["symbol"], data_type) for row in rows.iter_rows(named=True)]
+        self._mark(END_OF_STREAM, data_type, rows, end_key)
+
+    def mark_alive(self, data_type: str, rows: pl.DataFrame) -> None:
+        """Send one heartbeat a source and symbol: how far each has come until now, as in `mark_end`."""
+        self._mark(HEARTBEAT, data_type, rows, _heartbeat_key)
+
+    def _mark(self, kind: str, data_type: str, rows: pl.DataFrame, key_of: Callable[[str, str, str], bytes]) -> None:
+        self.flush()  # what a marker speaks of is in the log before it
+        values = [self._marker(kind, data_type, row) for row in rows.iter_rows(named=True)]
+        keys = [key_of(row["source"], row["symbol"], data_type) for row in rows.iter_rows(named=True)]
         self._producer.send(self.topic("status").name, keys, values)
         self.flush()
 
-    def _marker(self, data_type: str, row: Mapping[str, Any]) -> bytes:
-        marker = {"kind": END_OF_STREAM, "exchange": self._exchange, "data_type": data_type, **row}
+    def _note_sessions(self, data_type: str, rows: pl.DataFrame) -> None:
+        """Remember the newest session of each symbol: its numbers mean nothing without it."""
+        newest = rows.group_by("source", "symbol").agg(pl.col("trading_date").max().to_physical())
+        for source, symbol, day in newest.iter_rows():
+            key = data_type, source, symbol
+            self._sessions[key] = max(day, self._sessions.get(key, day))
+
+    def _marker(self, kind: str, data_type: str, row: Mapping[str, Any]) -> bytes:
+        day = self._sessions.get((data_type, row["source"], row["symbol"]))
+        marker = {"kind": kind, "exchange": self._exchange, "data_type": data_type, "trading_date": day, **row}
         return encode_record(STATUS_SCHEMA, marker, self._status_id)
 
 
 def end_key(source: str, symbol: str, data_type: str) -> bytes:
     """Return the key of an end-of-stream marker."""
     return json.dumps([source, symbol, data_type]).encode()
+
+
+def _heartbeat_key(source: str, symbol: str, data_type: str) -> bytes:
+    return json.dumps([source, symbol, data_type, "alive"]).encode()

@@ -10,6 +10,7 @@ import polars as pl
 from k2.feeds.simulation import Pacer
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Callable, Iterable, Iterator
 
     from k2.common.clock import Clock
@@ -60,6 +61,7 @@ class Replay:
         self._pacer: Pacer | None = None
         self._began_ns = self._latest_ns = 0
         self._counted = 0
+        self._dates: dict[tuple[str, str], dt.date] = {}
         self._ends: dict[tuple[str, str], list[int | None]] = {}
 
     def play(
@@ -121,9 +123,13 @@ class Replay:
         self._note_ends(rows)
 
     def _note_ends(self, rows: pl.DataFrame) -> None:
-        found = rows.group_by("source", "symbol").agg(*(pl.col(column).max() for column in _END.values()), pl.len())
-        for source, symbol, *reached, records in found.iter_rows():
+        found = rows.group_by("source", "symbol", "trading_date").agg(
+            *(pl.col(column).max() for column in _END.values()), pl.len()
+        )
+        for source, symbol, date, *reached, records in found.sort("trading_date").iter_rows():
             known = self._ends.setdefault((source, symbol), [None, None, 0])
+            if self._dates.get((source, symbol)) != date:  # a session has numbers of its own
+                self._dates[source, symbol], known[0] = date, None
             for place, value in enumerate(reached):
                 before = known[place]
                 known[place] = value if before is None or (value is not None and value > before) else before

@@ -181,12 +181,22 @@ class TableLane:
 
     def step(self) -> None:
         """Do what is due: decode again what failed, commit what is old or large enough."""
+        if not self.stopped:
+            self._watch_quiet()
         if self.stopped or self.is_idle or self._clock.monotonic() < self._due_at():
             return
         if self._prepared is None:
             self._guarded(self._decode_waiting)
         if self._prepared or not self._waiting:
             self._guarded(self._commit)
+
+    def _watch_quiet(self) -> None:
+        try:
+            self._gap_ledger.watch_quiet()
+        except AccountingError as error:
+            self._stop(error)
+        except K2Error as error:  # nothing waits for it: the next look comes by itself
+            log.warning("quiet_partitions_not_watched", table=self.table, error=str(error))
 
     def flush(self, seconds: float) -> bool:
         """Commit all that is decoded, due or not; return whether nothing is left within the time."""

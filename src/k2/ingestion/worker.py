@@ -15,6 +15,7 @@ from k2.ingestion.handover import Handover
 from k2.ingestion.intake import Intake
 from k2.ingestion.positioner import Positioner
 from k2.ingestion.sequences.ledger import GapLedger
+from k2.ingestion.sequences.markers import NoMarkers
 from k2.ingestion.table_lane import TableLane
 from k2.ingestion.writer_loop import WriterLoop
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from k2.ingestion.duplicates.deduplicator import Deduplicator
     from k2.ingestion.positioner import Cluster, Tables
     from k2.ingestion.sequences.ledger import GapTable, RowSource
+    from k2.ingestion.sequences.markers import Markers
     from k2.ingestion.settings import IngestionSettings
     from k2.ingestion.table_lane import Decoder, Writer
     from k2.ingestion.watching.watchers import BatchWatcher
@@ -63,6 +65,7 @@ class TableParts:
     writer: Writer
     deduplicator: Deduplicator = field(default_factory=KeepAll)
     watchers: Sequence[BatchWatcher] = ()
+    markers: Markers = field(default_factory=NoMarkers)
 
 
 class Expiry(Protocol):
@@ -150,6 +153,8 @@ class IngestWorker:
                     settings=settings.sequences,
                     clock=clock,
                     observer=self._observe,
+                    log_ends=cluster,
+                    markers=part.markers,
                 ),
                 handover=self.handover,
                 file_writer=self._file_writer,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from k2.common import crash_points
 from k2.ingestion.dead_letters.collector import DeadLetters
 from k2.ingestion.duplicates.deduplicator import KeepAll
+from k2.ingestion.sequences.markers import NoMarkers
 from k2.ingestion.settings import IngestionSettings
 from k2.ingestion.worker import IngestWorker, TableParts
 from k2.kafka.registry import CachedSchemas
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from k2.ingestion.duplicates.deduplicator import Deduplicator
     from k2.ingestion.events import Event
+    from k2.ingestion.sequences.markers import Markers
     from k2.ingestion.table_lane import Decoder
     from k2.ingestion.watching.watchers import BatchWatcher
     from k2.kafka.ports import TopicPartition
@@ -101,6 +103,7 @@ class SimulatedWorker:
                     SimulatedWriter(world.tables, name),
                     world.deduplicator(record_type),
                     world.watchers,
+                    world.markers(record_type),
                 )
             )
         self.worker = IngestWorker(
@@ -201,6 +204,11 @@ class SimulatedIngest:
         """Return a worker's deduplicator."""
         del record_type
         return KeepAll()
+
+    def markers(self, record_type: RecordType) -> Markers:
+        """Return what the feeds have marked, as a worker sees it."""
+        del record_type
+        return NoMarkers()
 
     def batch_messages(self) -> int:
         """Draw how many messages one poll brings from a partition."""

@@ -42,7 +42,7 @@ class World:
         chosen = SequenceSettings(reorder_messages=2, **settings)
         return GapLedger(
             "trades", scopes={TOPIC: "symbol"}, rows=self, gaps=self, settings=chosen, clock=ManualClock(),
-            observer=self.told.append,
+            observer=self.told.append, log_ends=self,
         )  # fmt: skip
 
     def commit(self, ledger: GapLedger, start: int, end: int) -> None:

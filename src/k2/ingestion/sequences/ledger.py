@@ -1,11 +1,12 @@
 """The gap ledger of one table: watches the rows of each batch, writes what happens to gaps, remembers after the commit.
 
-What is decided depends on the table's rows alone, in the order of the log. So the memory can be rebuilt from them, and
-a batch that is decided again after a crash writes the same events, which the table of gaps holds once.
+What is decided depends on the table's rows and the feeds' markers alone, in the order of the log. So the memory can be
+rebuilt from them, and what is decided again after a crash writes the same events, which the table of gaps holds once.
 """
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections import Counter
 from dataclasses import dataclass, field
@@ -17,7 +18,9 @@ from k2.common.errors import AccountingError, FencedError, LogIdentityError
 from k2.common.logging import get_logger
 from k2.ingestion import events
 from k2.ingestion.sequences.batches import COLUMNS, Memory, observe, remembered, without_forgotten
+from k2.ingestion.sequences.markers import NoMarkers
 from k2.ingestion.sequences.rules import NO_DAY, GapEvent, SequenceKind
+from k2.storage.seam import LogPartition
 from k2.kafka.topics import exchange_of
 from k2.schemas.arrow import polars_schema
 from k2.schemas.records import GAPS, TRADES
@@ -27,8 +30,9 @@ if TYPE_CHECKING:
 
     from k2.common.clock import Clock
     from k2.ingestion.sequences.batches import Observation, StreamChange
+    from k2.ingestion.sequences.markers import Marker, Markers
     from k2.ingestion.sequences.settings import SequenceSettings
-    from k2.storage.seam import LogPartition
+    from k2.kafka.ports import LogRange, TopicPartition
     from k2.storage.tables import RegisteredLog, TableHead
 
 log = get_logger(__name__)
@@ -54,6 +58,14 @@ class RowSource(Protocol):
 
     def pinned(self, table_name: str) -> PinnedRows:
         """Return the newest snapshot; UnavailableError."""
+        ...
+
+
+class LogEnds(Protocol):
+    """Where the log ends."""
+
+    def ranges(self, topics: str | Iterable[str]) -> Mapping[TopicPartition, LogRange]:
+        """Return what each partition holds; a topic that does not exist is left out."""
         ...
 
 
@@ -107,6 +119,8 @@ class GapLedger:
         settings: SequenceSettings,
         clock: Clock,
         observer: events.Observer,
+        log_ends: LogEnds,
+        markers: Markers | None = None,
     ) -> None:
         """Watch the topics in `scopes`, each by the column that tells its streams apart: symbol or channel."""
         self._table = table
@@ -117,6 +131,9 @@ class GapLedger:
         self._rules = settings.rules
         self._clock = clock
         self._observe = observer
+        self._log_ends = log_ends
+        self._markers = markers or NoMarkers()
+        self._look_at = clock.monotonic()
         self._known: dict[LogPartition, _Remembered] = {}
 
     def watch(self, parts: Mapping[LogPartition, BatchPart], logs: Mapping[int, RegisteredLog]) -> Watched:
@@ -130,20 +147,50 @@ class GapLedger:
         """
         watched = Watched()
         changes: list[pl.DataFrame] = []
+        parts = {key: part for key, part in parts.items() if part.topic in self._scopes}
+        if parts:
+            self._markers.refresh()
         for key, part in parts.items():
-            scope = self._scopes.get(part.topic)
-            if scope is None:
-                continue
             rows = _rows(part.frames)
-            memory = self._memory(key, scope, part, rows)
-            seen = observe(memory, rows, self._rules, scope=scope, partition=key.partition, end_offset=part.end)
+            memory = self._memory(key, part, rows)
+            seen = self._observed(memory, rows, key, part.topic, part.end)
             watched.seen[key], watched.ends[key] = seen, part.end
             if seen.changes:
-                changes.append(self._as_events(seen.changes, scope, key, part, logs[key.log_id].topic_id))
+                changes.append(self._as_events(seen.changes, key, part, logs[key.log_id].topic_id))
         if changes:
             watched.gap_events = pl.concat(changes)
             self._see_that_none_halts(watched.gap_events)
         return watched
+
+    def watch_quiet(self) -> None:
+        """Let the log's time pass in the partitions that have markers and no row beyond the table's.
+
+        Their log may never have another row, so nothing else would show what is missing at its end. That the table
+        holds all of the log is asked after the time has passed: no row that was logged before can come any more.
+        It looks every `quiet_look_seconds`, whoever reads the partition: what two workers find is the same.
+
+        Raises:
+            AccountingError: a gap is so large that the settings say to stop.
+            UnavailableError: the log or a table cannot be read; call again.
+        """
+        if not self._scopes or self._clock.monotonic() < self._look_at:
+            return
+        self._look_at = self._clock.monotonic() + self._settings.quiet_look_seconds
+        self._markers.refresh()
+        marked = [place for place in self._markers.partitions() if place[0] in self._scopes]
+        until_us = self._markers.passed_us()
+        if not marked:
+            return
+        ends = self._log_ends.ranges({topic for topic, _ in marked})
+        pinned = self._source.pinned(self._table)
+        for topic, number in marked:
+            registered = pinned.head.log_of(topic)
+            if registered is None or (topic, number) not in ends:
+                continue
+            key = LogPartition(registered.log_id, number)
+            seam = pinned.head.seam.next_offset(key)
+            if seam is not None and seam >= ends[topic, number].end:
+                self._pass_time(key, BatchPart(topic, seam, seam, ()), registered.topic_id, until_us)
 
     def record(self, watched: Watched) -> None:
         """Write the events of gaps, before the batch is committed; safe to call again; UnavailableError."""
@@ -161,15 +208,41 @@ class GapLedger:
         if watched.seen:
             self._tell(watched)
 
+    def _pass_time(self, key: LogPartition, part: BatchPart, topic_id: str, until_us: int) -> None:
+        rows = _rows(())
+        memory = self._memory(key, part, rows)
+        seen = self._observed(memory, rows, key, part.topic, part.end, until_us)
+        watched = Watched({key: seen}, {key: part.end})
+        if seen.changes:
+            watched.gap_events = self._as_events(seen.changes, key, part, topic_id)
+            self._see_that_none_halts(watched.gap_events)
+        if seen.states or seen.marker != memory.marker:
+            self.record(watched)
+            self.committed(watched, self._known[key].commit_sequence)
+
     # Memory.
 
-    def _memory(self, key: LogPartition, scope: str, part: BatchPart, rows: pl.DataFrame) -> Memory:
+    def _observed(
+        self, memory: Memory, rows: pl.DataFrame, key: LogPartition, topic: str, end: int, until_us: int = 0
+    ) -> Observation:
+        return observe(
+            memory,
+            rows,
+            self._rules,
+            scope=self._scopes[topic],
+            partition=key.partition,
+            end_offset=end,
+            markers=_after(self._markers.of(topic, key.partition), memory.marker),
+            until_us=until_us,
+        )
+
+    def _memory(self, key: LogPartition, part: BatchPart, rows: pl.DataFrame) -> Memory:
         known = self._known.get(key)
         if known is None or known.next_offset != part.start:
-            known = self._known[key] = self._from_table(key, scope, part.start, rows)
+            known = self._known[key] = self._from_table(key, part.topic, part.start, rows)
         return known.memory
 
-    def _from_table(self, key: LogPartition, scope: str, start: int, rows: pl.DataFrame) -> _Remembered:
+    def _from_table(self, key: LogPartition, topic: str, start: int, rows: pl.DataFrame) -> _Remembered:
         """Take the memory from one head: rolled forward where it is behind, rebuilt where there is none to trust."""
         pinned = self._source.pinned(self._table)
         seam = pinned.head.seam
@@ -196,8 +269,7 @@ class GapLedger:
         for slab in pinned.rows(key, low, start, columns=COLUMNS, since_us=since_us) if low < start else ():
             count += slab.height
             end = start if slab.is_empty() else slab["log_offset"][-1] + 1
-            seen = observe(memory, slab, self._rules, scope=scope, partition=key.partition, end_offset=end)
-            memory = remembered(memory, seen)
+            memory = remembered(memory, self._observed(memory, slab, key, topic, end))
         log.info("sequence_memory_read", table=self._table, partition=key.partition, rows=count, from_offset=low)
         return _Remembered(memory, start, seam.commit_sequence)
 
@@ -208,8 +280,9 @@ class GapLedger:
     # Events.
 
     def _as_events(
-        self, changes: Iterable[StreamChange], scope: str, key: LogPartition, part: BatchPart, topic_id: str
+        self, changes: Iterable[StreamChange], key: LogPartition, part: BatchPart, topic_id: str
     ) -> pl.DataFrame:
+        scope = self._scopes[part.topic]
         recorded_us = self._clock.time_ns() // 1_000
         rows = [
             {
@@ -295,6 +368,14 @@ _TOLD_MAX = 100
 
 def _day(day: int) -> int | None:
     return None if day == NO_DAY else day
+
+
+def _after(markers: Sequence[Marker], offset: int) -> Sequence[Marker]:
+    return markers[bisect.bisect_right(markers, offset, key=_offset_of) :] if markers else markers
+
+
+def _offset_of(marker: Marker) -> int:
+    return marker.offset
 
 
 def _rows(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:

@@ -43,6 +43,13 @@ class SequenceSettings(BaseModel):
     reset_distance_min: int = Field(
         default=100, gt=0, description="How far back such a number must lie, so that it is no late message"
     )
+    quiet_look_seconds: float = Field(
+        default=5.0, gt=0, description="How often partitions without new records are looked at for a missing end"
+    )
+    markers_max: int = Field(default=100_000, gt=1, description="Markers remembered of one partition; older ones go")
+    status_silent_seconds: float = Field(
+        default=10.0, gt=0, description="How long the status topics may be silent before their end is reached"
+    )
     log_missing_min: int = Field(default=10, gt=0, description="Missing numbers from which on a gap is logged")
     alert_missing_min: int = Field(default=100, gt=0, description="Missing numbers from which on a gap is an alert")
     halt_missing_min: int = Field(default=1_000, gt=0, description="Missing numbers from which on a gap may halt")
