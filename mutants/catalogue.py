@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mutants.amendments import AMENDMENTS
 from mutants.edits import Edit, Mutant
+from mutants.gaps import GAPS
 from mutants.overload import OVERLOAD
 
 __all__ = ["MUTANTS", "Edit", "Mutant"]
@@ -286,4 +287,5 @@ MUTANTS = (
     ),
     *OVERLOAD,
     *AMENDMENTS,
+    *GAPS,
 )

@@ -1,0 +1,67 @@
+"""The mutants of the gap ledger."""
+
+from __future__ import annotations
+
+from mutants.edits import Edit, Mutant
+
+_LANE = "src/k2/ingestion/table_lane.py"
+_LEDGER = "src/k2/ingestion/sequences/ledger.py"
+_MARKERS = "src/k2/ingestion/sequences/markers.py"
+_WHATEVER = "tests/simulation/test_gap_ledger.py::test_the_ledger_is_what_a_sorted_set_says_whatever_happens"
+_ANSWERS = "tests/unit/query/test_gap_aware.py"
+_MARKED = "tests/unit/ingestion/test_sequence_markers.py"
+_QUIET = "tests/unit/ingestion/test_quiet_partitions.py"
+
+GAPS = (
+    Mutant(
+        "gaps-after-commit",
+        "the events of gaps are written after the rows are committed",
+        (
+            Edit(
+                _LANE,
+                '        self._gap_ledger.record(watched)\n        crash_points.reached("after_side_tables")\n',
+                '        crash_points.reached("after_side_tables")\n',
+            ),
+            Edit(
+                _LANE,
+                "        self._gap_ledger.committed(watched, commit.seam.commit_sequence)\n",
+                "        self._gap_ledger.record(watched)\n"
+                "        self._gap_ledger.committed(watched, commit.seam.commit_sequence)\n",
+            ),
+        ),
+        (_WHATEVER,),
+    ),
+    Mutant(
+        "ledger-before-duplicates",
+        "the ledger is fed the records of a batch before its duplicates are dropped",
+        (Edit("src/k2/ingestion/pending.py", "decisions[log].kept) for log, p", "p.frames) for log, p"),),
+        (_WHATEVER,),
+    ),
+    Mutant(
+        "gaps-of-later",
+        "an answer tells of gaps that were decided above its seam",
+        (Edit("src/k2/query/gap_aware.py", 'pl.col("decided_offset") < pl.col("seam"), ', ""),),
+        (
+            f"{_ANSWERS}::test_a_token_knows_the_gaps_that_it_knew",
+            f"{_ANSWERS}::test_a_gap_counts_where_it_overlaps_what_was_asked_and_known",
+        ),
+    ),
+    Mutant(
+        "marked-twice",
+        "what a marker showed to be missing is opened again by the next message",
+        (Edit(_MARKERS, "    state.last, state.sub_index = marker.last, _ABOVE_ALL_PARTS\n", ""),),
+        (f"{_MARKED}::test_the_rows_that_follow_do_not_open_it_a_second_time",),
+    ),
+    Mutant(
+        "marked-in-any-session",
+        "a marker counts for whatever session its stream is in",
+        (Edit(_MARKERS, " or marker.day != state.day", ""),),
+        (f"{_MARKED}::test_a_marker_of_another_session_or_of_a_stream_that_never_came_says_nothing",),
+    ),
+    Mutant(
+        "quiet-too-early",
+        "a missing end is told although the log holds records that the table does not",
+        (Edit(_LEDGER, "seam is not None and seam >= ends[topic, number].end", "seam is not None"),),
+        (f"{_QUIET}::test_while_the_log_holds_more_than_the_table_nothing_is_said",),
+    ),
+)
