@@ -10,6 +10,7 @@ from benchmarks.report import Figure, show, write
 
 NAMES = (
     "dedup",
+    "gaps",
     "ingest",
     "overload",
     "visibility",

@@ -159,6 +159,7 @@ def auditor(settings: Settings) -> Iterator[Auditor]:
     from k2.kafka.consumer import LogReader
     from k2.query.audit import Auditor
     from k2.storage.dead_letter_offsets import DeadLetterOffsets
+    from k2.storage.gaps import GapReader
 
     tables = existing_tables(settings)
     admin = log_admin(settings)
@@ -170,6 +171,7 @@ def auditor(settings: Settings) -> Iterator[Auditor]:
             log_facts=admin,
             open_reader=lambda: LogReader(settings.kafka),
             dead_letters=DeadLetterOffsets(tables),
+            gaps=GapReader(tables),
             scanner=files,
             settings=settings.query,
             clock=system_clock(),

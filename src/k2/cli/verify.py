@@ -102,6 +102,7 @@ def _print(report: AuditReport) -> None:
     from rich.table import Table
 
     from k2.cli.console import wide_console
+    from k2.query.audit_gaps import in_words
 
     console = wide_console()
     table = Table(box=None, pad_edge=False)
@@ -120,6 +121,8 @@ def _print(report: AuditReport) -> None:
     empty = len(report.partitions) - len(shown)
     if empty:
         console.print(f"({empty} partitions hold nothing)")
+    for line in in_words(report.gaps):
+        console.print(line)
     for line in report.advice:
         console.print(f"[bold red]![/] {line}")
     console.print(_verdict(report), style="green" if report.is_sound else "bold red")

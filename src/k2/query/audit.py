@@ -9,6 +9,7 @@ import numpy as np
 
 from k2.common.errors import LogIdentityError, UnavailableError
 from k2.query.audit_compare import Compared, LogWindow
+from k2.query.audit_gaps import counted_gaps
 from k2.query.audit_report import AuditReport, PartitionAudit
 from k2.query.audit_sources import repeated_records
 from k2.query.following import Refused, decide, misfit
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from k2.common.clock import Clock
     from k2.kafka.ports import AssignedReader, LogIdentity, LogRange, TopicPartition
     from k2.kafka.topics import Topic
+    from k2.query.audit_gaps import Gaps
     from k2.query.ports import LogFacts, OpenReader, Plans
     from k2.query.scan import Scanner
     from k2.query.settings import QuerySettings
@@ -57,6 +59,7 @@ class Auditor:
         log_facts: LogFacts,
         open_reader: OpenReader,
         dead_letters: DeadLetterCoordinates,
+        gaps: Gaps,
         scanner: Scanner,
         settings: QuerySettings,
         clock: Clock,
@@ -66,6 +69,7 @@ class Auditor:
         self._log_facts = log_facts
         self._open_reader = open_reader
         self._dead_letters = dead_letters
+        self._gaps = gaps
         self._scanner = scanner
         self._checks = FileChecks(check_contents=settings.check_files, files_max=settings.checked_files_max)
         self._settings = settings
@@ -90,7 +94,8 @@ class Auditor:
             found, more = self._table(record_type, pinned)
             partitions += found
             problems += more
-        return AuditReport(tuple(partitions), tuple(problems), round(self._clock.monotonic() - began, 3))
+        seconds = round(self._clock.monotonic() - began, 3)
+        return AuditReport(tuple(partitions), tuple(problems), seconds, counted_gaps(self._gaps))
 
     def _wait(self, until: float) -> None:
         while self._clock.monotonic() < until and self._is_behind():

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from k2.query.audit_gaps import GapCounts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +70,8 @@ class AuditReport:
     partitions: tuple[PartitionAudit, ...]
     problems: tuple[str, ...] = ()
     seconds: float = 0.0
+    gaps: tuple[GapCounts, ...] | None = ()
+    """By exchange; None where the ledger cannot be read. They do not make a report unsound."""
 
     @property
     def totals(self) -> dict[str, int]:
@@ -116,6 +121,7 @@ class AuditReport:
             "sound": self.is_sound,
             "problems": list(self.advice),
             "seconds": self.seconds,
+            "gaps": None if self.gaps is None else [asdict(item) for item in self.gaps],
             "partitions": [asdict(item) for item in self.partitions],
         }
 

@@ -9,6 +9,7 @@ from k2.ingestion.settings import IngestionSettings
 from k2.query.audit import Auditor
 from k2.query.scan import Scanner
 from k2.storage.dead_letter_offsets import DeadLetterOffsets
+from k2.storage.gaps import GapReader
 from k2.storage.planning import Planner
 from k2.storage.seam_moves import SeamMover
 from k2.testing.fake_log import FakeAdmin, FakeLog, FakeReader
@@ -64,6 +65,7 @@ class OffsetWorld:
             log_facts=FakeAdmin(self.log),
             open_reader=lambda: FakeReader(self.log),
             dead_letters=DeadLetterOffsets(lake.tables),
+            gaps=GapReader(lake.tables),
             scanner=Scanner([str(self.directory)], memory_limit_bytes=2**28, threads=1, seconds_max=30),
             settings=SETTINGS,
             clock=ManualClock(),

@@ -83,7 +83,7 @@ class Reference:
     """What a partition's ledger must say: per symbol a set of what was seen, and when each missing number was missed."""
 
     events: set[Fact] = field(default_factory=set)
-    _seen: set[Key] = field(default_factory=set)
+    seen: set[Key] = field(default_factory=set)
     _front: dict[str, int] = field(default_factory=dict)
     _day: dict[str, int] = field(default_factory=dict)
     _at: dict[str, int] = field(default_factory=dict)
@@ -95,9 +95,9 @@ class Reference:
 
     def take(self, symbol: str, number: int, day: int, ms: int, offset: int) -> None:
         """Take one message, in the order of the log."""
-        if (symbol, day, number) in self._seen:  # the deduplicator drops it
+        if (symbol, day, number) in self.seen:  # the deduplicator drops it
             return
-        self._seen.add((symbol, day, number))
+        self.seen.add((symbol, day, number))
         self._clock = max(self._clock, ms)
         self._pass_time()
         if symbol not in self._front or (day > self._day[symbol] and number <= self._front[symbol]):

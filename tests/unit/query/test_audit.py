@@ -8,7 +8,10 @@ import pytest
 
 from k2.common.errors import LogIdentityError, UnavailableError
 from k2.query.audit import Auditor
+from k2.query.audit_gaps import GapCounts, in_words
 from k2.query.scan import Scanner
+from k2.testing.fake_gaps import FakeGaps
+from k2.testing.gap_events import gap_event, gap_events
 from k2.testing.manual_clock import ManualClock
 from k2.testing.simulated_hybrid import SETTINGS, topic
 from k2.testing.simulated_market import SimulatedMarket
@@ -31,7 +34,13 @@ def market(tmp_path: Path) -> SimulatedMarket:
 
 
 def audit(
-    market: SimulatedMarket, tmp_path: Path, *, window: int = 7, wait_seconds: float = 0, rows_at_once: int = 1_000
+    market: SimulatedMarket,
+    tmp_path: Path,
+    *,
+    window: int = 7,
+    wait_seconds: float = 0,
+    rows_at_once: int = 1_000,
+    gaps: FakeGaps | None = None,
 ) -> AuditReport:
     auditor = Auditor(
         market.topics,
@@ -39,6 +48,7 @@ def audit(
         log_facts=market,
         open_reader=market.open_reader,
         dead_letters=market,
+        gaps=gaps or FakeGaps(),
         scanner=Scanner([str(tmp_path)], memory_limit_bytes=2**28, threads=1, seconds_max=30),
         settings=SETTINGS.model_copy(update={"audit_window_offsets": window, "audit_rows_at_once_max": rows_at_once}),
         clock=ManualClock(),
@@ -228,3 +238,37 @@ def test_a_row_that_is_stored_twice_is_no_record_that_was_sent_twice(market: Sim
 
     assert (report.totals["doubled"], report.totals["repeated"]) == (4, 1)
     assert len(report.advice) == 3  # rows too many, records sent twice, and a ledger that says fewer rows
+
+
+def test_gaps_are_counted_by_exchange_and_make_nothing_unsound(market: SimulatedMarket, tmp_path: Path) -> None:
+    market.commit(ASX.name, 0)
+    gaps = FakeGaps(
+        gap_events(
+            gap_event(),
+            gap_event("opened", 20, 20, gap_first=20, gap_last=20),
+            gap_event("filled", 20, 20, gap_first=20, gap_last=20),
+            gap_event("opened", 30, 31, gap_first=30, gap_last=31, exchange="sim"),
+            gap_event("lost", 30, 31, gap_first=30, gap_last=31, exchange="sim"),
+        )
+    )
+
+    report = audit(market, tmp_path, gaps=gaps)
+
+    assert report.is_sound
+    assert report.gaps == (
+        GapCounts("asx", opened=2, filled=1, lost=0, open=1, missing=5),
+        GapCounts("sim", opened=1, filled=0, lost=1, open=0, missing=2),
+    )
+    assert report.to_dict()["gaps"][0]["opened"] == 2
+    assert in_words(report.gaps)[0].startswith("gaps in the numbers of asx: 2 opened, of these 1 filled, 0 lost, 1 sti")
+
+
+def test_a_ledger_that_cannot_be_read_leaves_the_audit_as_it_is(market: SimulatedMarket, tmp_path: Path) -> None:
+    market.commit(ASX.name, 0)
+    gaps = FakeGaps()
+    gaps.fails_with = UnavailableError("the catalog is down", dependency="catalog")
+
+    report = audit(market, tmp_path, gaps=gaps)
+
+    assert (report.is_sound, report.gaps) == (True, None)
+    assert "unknown" in in_words(report.gaps)[0]

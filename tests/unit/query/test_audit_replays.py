@@ -10,6 +10,7 @@ from k2.query.audit import Auditor
 from k2.query.scan import Scanner
 from k2.storage.dead_letter_offsets import DeadLetterOffsets
 from k2.storage.planning import Planner
+from k2.testing.fake_gaps import FakeGaps
 from k2.testing.fake_log import FakeAdmin, FakeLog, FakeReader
 from k2.testing.local_lake import TOPIC
 from k2.testing.manual_clock import ManualClock
@@ -34,6 +35,7 @@ def audit(world: ReplayWorld, directory: Path) -> AuditReport:
         log_facts=FakeAdmin(log),
         open_reader=lambda: FakeReader(log),
         dead_letters=DeadLetterOffsets(world.lake.tables),
+        gaps=FakeGaps(),
         scanner=Scanner([str(directory)], memory_limit_bytes=2**28, threads=1, seconds_max=30),
         settings=SETTINGS,
         clock=ManualClock(),

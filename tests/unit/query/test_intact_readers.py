@@ -20,6 +20,7 @@ from k2.testing.damage import flip_in
 from k2.testing.manual_clock import ManualClock
 from k2.testing.replay_world import ReplayWorld
 from k2.testing.simulated_hybrid import SETTINGS, topic
+from k2.testing.fake_gaps import FakeGaps
 from k2.testing.simulated_market import SimulatedMarket
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def test_the_audit_refuses_a_damaged_file(tmp_path: Path) -> None:
         log_facts=market,
         open_reader=market.open_reader,
         dead_letters=market,
+        gaps=FakeGaps(),
         scanner=scanner_of(tmp_path),
         settings=SETTINGS,
         clock=ManualClock(),
