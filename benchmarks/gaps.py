@@ -1,4 +1,4 @@
-"""The gap ledger against 100,000 injected faults, with crashes and rebalances between: precision, recall, duplicates."""
+"""The gap ledger against 100,000 injected faults, with crashes and rebalances: precision, recall, duplicates."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from time import process_time
 from unittest import mock
 
 from benchmarks.report import Figure
-from k2.common import crash_points
+from k2.common import crash_points, logging
 from k2.testing.simulated_gaps import KINDS, OPENED, TOPIC, SimulatedGapLedger
 from k2.testing.simulated_ingest import TOPICS, crash_at
 
@@ -19,6 +19,7 @@ FAULTS_MIN = 100_000
 
 def measure(*, quick: bool) -> list[Figure]:
     """Run every seed, with one worker and with two in turns, and add up."""
+    logging.configure(component="benchmarks", level="error")
     began, sums, injected = process_time(), Counter[str](), Counter[str]()
     for seed in SEEDS:
         world = SimulatedGapLedger(seed, messages=QUICK_MESSAGES if quick else MESSAGES)
@@ -48,7 +49,7 @@ def measure(*, quick: bool) -> list[Figure]:
 def _run(world: SimulatedGapLedger, workers: int, sums: Counter[str], injected: Counter[str]) -> None:
     references, faults = world.produce()
     messages = len(world.log.topics[TOPIC].partitions[0])
-    world.live(workers, steps=max(120, messages // 40))
+    world.live(workers, steps=messages)
     world.settle(steps_max=400 + messages // 10)
     world.fall_quiet()
     injected += faults

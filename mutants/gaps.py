@@ -59,6 +59,12 @@ GAPS = (
         (f"{_MARKED}::test_a_marker_of_another_session_or_of_a_stream_that_never_came_says_nothing",),
     ),
     Mutant(
+        "filled-before-its-commit",
+        "an answer from before a replay tells the gap that it filled as filled",
+        (Edit("src/k2/query/gap_aware.py", "fill_null(0) <= _commits(certificate)", "fill_null(0) >= 0"),),
+        (f"{_ANSWERS}::test_a_token_from_before_a_replay_knows_the_gap_that_it_filled",),
+    ),
+    Mutant(
         "quiet-too-early",
         "a missing end is told although the log holds records that the table does not",
         (Edit(_LEDGER, "seam is not None and seam >= ends[topic, number].end", "seam is not None"),),

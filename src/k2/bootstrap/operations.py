@@ -48,16 +48,25 @@ def dead_letter_replay(settings: Settings) -> Iterator[DeadLetterReplay]:
     """Give what replays dead letters with today's decoder and registry, and close its connections afterwards."""
     from k2.ingestion.dead_letters.duplicates import ReplayDuplicates
     from k2.ingestion.dead_letters.replaying import DeadLetterReplay, ReplayParts
+    from k2.ingestion.sequences.filling import GapFilling
     from k2.kafka.decoding import Decoder
     from k2.kafka.registry import CachedSchemas
     from k2.schemas.records import RECORD_TYPES
     from k2.storage.dead_letter_events import DeadLetterEvents
     from k2.storage.dead_letters import DeadLetterWriter
+    from k2.storage.gaps import GapReader, GapWriter
     from k2.storage.replays import ReplayWriter
     from k2.storage.stored_rows import StoredRows
 
     clock, tables, registry = system_clock(), existing_tables(settings), schema_registry(settings)
-    rules = topic_catalog(settings).identity_rules(enabled=settings.ingestion.deduplication.enabled)
+    topics = topic_catalog(settings)
+    rules = topics.identity_rules(enabled=settings.ingestion.deduplication.enabled)
+    filling = GapFilling(
+        GapReader(tables),
+        GapWriter(tables, settings.catalog, clock),
+        scopes=topics.sequence_columns if settings.ingestion.sequences.enabled else {},
+        clock=clock,
+    )
     checks = file_checks(settings)
 
     def parts(name: str) -> ReplayParts:
@@ -67,7 +76,7 @@ def dead_letter_replay(settings: Settings) -> Iterator[DeadLetterReplay]:
         decoder = Decoder(RECORD_TYPES[name], schemas, unknown_schemas_ratio_max=1)
         stored = StoredRows(planner(settings, tables), tables, name, checks)
         duplicates = ReplayDuplicates(RECORD_TYPES[name], rules=rules, stored=stored)
-        return ReplayParts(decoder, schemas, ReplayWriter(tables, name, settings.catalog, clock), duplicates)
+        return ReplayParts(decoder, schemas, ReplayWriter(tables, name, settings.catalog, clock), duplicates, filling)
 
     try:
         yield DeadLetterReplay(

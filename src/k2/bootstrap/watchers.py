@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from k2.common.clock import Clock
     from k2.ingestion.events import Observer
+    from k2.ingestion.sequences.status_log import StatusLog
     from k2.ingestion.settings import IngestionSettings
     from k2.ingestion.watching.watchers import BatchWatcher
-    from k2.ingestion.sequences.status_log import StatusLog
     from k2.kafka.admin import LogAdmin
     from k2.kafka.ports import Registry
     from k2.kafka.topics import TopicCatalog

@@ -164,6 +164,7 @@ class GapAwareEngine:
         known = events.join(_seams(certificate), on=["log_id", "log_partition"]).filter(
             pl.col("decided_offset") < pl.col("seam"), pl.col("exchange").is_in(sorted(asked))
         )
+        known = known.filter(pl.col("commit_sequence").fill_null(0) <= _commits(certificate))
         if request.known_at_ns is not None:
             known = known.filter(pl.col("ts_event_log").dt.epoch("us") * 1_000 < request.known_at_ns)
         gaps = states(known).filter(pl.col("missing") > 0)
@@ -190,6 +191,13 @@ def _seams(certificate: Certificate) -> pl.DataFrame:
         read = [(item.log_id, item.partition, item.seam) for item in certificate.partitions]
     schema = {"log_id": pl.Int32, "log_partition": pl.Int32, "seam": pl.Int64}
     return pl.DataFrame(read, schema=schema, orient="row")
+
+
+def _commits(certificate: Certificate) -> int:
+    """Return the number of the newest commit that the answer knows; a replay moves no seam."""
+    if certificate.as_of is not None:
+        return AsOf.from_token(certificate.as_of).commit_sequence
+    return certificate.commit_sequence or 0
 
 
 def _listed(gap: dict[str, Any]) -> dict[str, Any]:  # Any: values of all columns' types

@@ -196,6 +196,13 @@ GAPS: Final = RecordType(
         Field("from_ns", FieldType.LONG, 21, "Event time of the last record before the gap"),
         Field("to_ns", FieldType.LONG, 22, "Event time of the record that showed the gap"),
         Field("decided_offset", FieldType.LONG, 23, "Kafka offset up to which the log was known when it was decided"),
+        Field(
+            "commit_sequence",
+            FieldType.LONG,
+            24,
+            "Number of the commit that replayed the record that filled",
+            nullable=True,
+        ),
     ),
 )
 """Event table of the numbers that did not come; a gap is known by topic id, partition, log_offset and gap_first."""

@@ -81,6 +81,10 @@ class GapEvents:
 def _read(table: Table, file: DataFile) -> pl.DataFrame:
     require_as_written(table.io, file)
     with table.io.new_input(file.file_path).open() as stream:
-        found = pl.DataFrame(pl.from_arrow(pq.read_table(stream, columns=list(_COLUMNS))))
+        content = pq.ParquetFile(stream)
+        there = [name for name in _COLUMNS if name in content.schema_arrow.names]
+        found = pl.DataFrame(pl.from_arrow(content.read(columns=there)))
     types = polars_schema(GAPS)
-    return found.select(pl.col(name).cast(types[name]) for name in _COLUMNS)
+    return found.select(
+        (pl.col(name) if name in there else pl.lit(None)).cast(types[name]).alias(name) for name in _COLUMNS
+    )

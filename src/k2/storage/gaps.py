@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
-from pyiceberg.expressions import AlwaysTrue
+from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, EqualTo
 
 from k2.schemas.arrow import polars_schema
 from k2.schemas.records import GAPS
@@ -41,20 +41,31 @@ class GapReader:
         self, *, symbol: str | None = None, exchange: str | None = None, since_ns: int | None = None
     ) -> pl.DataFrame:
         """Return one row a gap, the newest first; `since_ns` leaves out those that ended before, in event time."""
-        table = self._tables.latest(GAPS.name)
         parts = {"symbol": symbol, "exchange": exchange}
         filters = [pl.col(name) == value for name, value in parts.items() if value is not None]
         if since_ns is not None:
             filters.append(pl.col("to_ns") >= since_ns)
-        with translated("reading the gaps", path=f"market.{GAPS.name}"):
-            events = pl.DataFrame(
-                pl.from_arrow(intact_scan(table, AlwaysTrue(), tuple(polars_schema(GAPS))).to_arrow())
-            )
+        events = self._events(AlwaysTrue())
         return states(events.filter(*filters) if filters else events)
+
+    def events(self, topic_id: str, partition: int) -> pl.DataFrame:
+        """Return the events of one partition's gaps."""
+        return self._events(
+            And(EqualTo(term="topic_id", value=topic_id), EqualTo(term="log_partition", value=partition))
+        )
+
+    def _events(self, within: BooleanExpression) -> pl.DataFrame:
+        table = self._tables.latest(GAPS.name)
+        with translated("reading the gaps", path=f"market.{GAPS.name}"):
+            return pl.DataFrame(pl.from_arrow(intact_scan(table, within, tuple(polars_schema(GAPS))).to_arrow()))
 
 
 def states(events: pl.DataFrame) -> pl.DataFrame:
-    """Fold events into one row a gap: `missing` of `size` numbers have not come; `state` is open, filled or lost."""
+    """Fold events into one row a gap: `missing` of `size` numbers have not come; `state` is open, filled or lost.
+
+    A number that came twice, once of them from a dead letter, fills once.
+    """
+    events = events.unique([*GAP, "event", "first_missing"], maintain_order=True)
     size = pl.col("last_missing") - pl.col("first_missing") + 1
     of = {kind: size.filter(pl.col("event") == kind).sum() for kind in ("opened", "filled", "lost")}
     folded = events.group_by(*GAP).agg(

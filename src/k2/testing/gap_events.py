@@ -42,6 +42,7 @@ def gap_event(event: str = "opened", first: int = 10, last: int = 14, **other: A
         "from_ns": 100,
         "to_ns": 200,
         "decided_offset": 9,
+        "commit_sequence": None,
     }
     return values | other
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from k2.ingestion.dead_letters.collector import WRITTEN, DeadLetters
 from k2.ingestion.dead_letters.duplicates import ReplayDuplicates
 from k2.ingestion.dead_letters.replaying import DeadLetterReplay, ReplayParts, ReplayReport
+from k2.ingestion.sequences.filling import GapFilling
 from k2.ingestion.settings import IngestionSettings
 from k2.kafka.decoding import BadRecord, Decoder
 from k2.kafka.registry import CachedSchemas
@@ -17,6 +18,7 @@ from k2.schemas.records import RECORD_TYPES, TRADES
 from k2.storage.dead_letter_events import Chosen, DeadLetterEvents
 from k2.storage.dead_letters import DeadLetterWriter
 from k2.storage.file_checks import FileChecks
+from k2.storage.gaps import GapReader, GapWriter
 from k2.storage.planning import Planner
 from k2.storage.replays import ReplayWriter
 from k2.storage.seam import Counts, LogPartition, PartitionDelta
@@ -133,4 +135,11 @@ class ReplayWorld:
         checks = FileChecks(check_contents=True, files_max=1_000)
         stored = StoredRows(Planner(self.lake.tables, self.lake.settings), self.lake.tables, name, checks)
         rules = IdentityRules(numbered=frozenset({"sim"}))
-        return ReplayParts(decoder, schemas, writer, ReplayDuplicates(RECORD_TYPES[name], rules=rules, stored=stored))
+        duplicates = ReplayDuplicates(RECORD_TYPES[name], rules=rules, stored=stored)
+        filling = GapFilling(
+            GapReader(self.lake.tables),
+            GapWriter(self.lake.tables, self.lake.settings, self.lake.clock),
+            scopes={TOPIC: "symbol"},
+            clock=self.lake.clock,
+        )
+        return ReplayParts(decoder, schemas, writer, duplicates, filling)

@@ -38,7 +38,11 @@ Fact = tuple[str, str, int, int]
 
 
 class Stream:
-    """One symbol's feed: numbers in order, of which some are dropped, doubled, late or begin anew."""
+    """One symbol's feed: numbers in order, of which some are dropped, doubled, late or begin anew.
+
+    Its first one comes as it is: a low number that comes long after higher ones, and that nobody misses, is a new
+    numbering to the ledger.
+    """
 
     def __init__(self, drawn: random.Random) -> None:
         self._drawn = drawn
@@ -52,7 +56,7 @@ class Stream:
         self._late = [(wait - 1, number, day) for wait, number, day in self._late]
         sent += [(number, day) for wait, number, day in self._late if wait <= 0]
         self._late = [entry for entry in self._late if entry[0] > 0]
-        what = self._drawn.random()
+        what = self._drawn.random() if self.number else 0.5
         if what > 0.98:  # noqa: PLR2004 - one in fifty
             self.withhold()
             return sent, True
@@ -80,7 +84,7 @@ class Stream:
 
 @dataclass
 class Reference:
-    """What a partition's ledger must say: per symbol a set of what was seen, and when each missing number was missed."""
+    """What a ledger must say of a partition: by sets of what was seen, and when each missing number was missed."""
 
     events: set[Fact] = field(default_factory=set)
     seen: set[Key] = field(default_factory=set)
@@ -243,6 +247,8 @@ class SimulatedGapLedger(SimulatedDuplicates):
             self.start_worker()
         self.rebalance()
         for _ in range(steps):
+            if self.is_settled():
+                break
             if self.random.random() < 0.05:  # noqa: PLR2004 - one step in twenty
                 self.rebalance()
             self.clock.sleep(self.random.choice([0.0, 0.3, 3.0]))

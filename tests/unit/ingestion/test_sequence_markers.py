@@ -1,8 +1,9 @@
-"""A marker shows what is missing at a stream's end: from the moment at which it was logged, wherever batches are cut."""
+"""A marker shows what is missing at a stream's end, from when it was logged, wherever batches are cut."""
 
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 
 import polars as pl
 import pytest
@@ -23,8 +24,8 @@ def rows(*messages: tuple[str, int, int], first_offset: int = 0) -> pl.DataFrame
     """Return rows of symbol, number and milliseconds of log time."""
     return pl.DataFrame(
         [
-            (symbol, None, number, None, BEGIN.date(), at_ms * 1_000_000, BEGIN + dt.timedelta(milliseconds=at_ms), place)
-            for place, (symbol, number, at_ms) in enumerate(messages, first_offset)
+            (symbol, None, number, None, BEGIN.date(), ms * 1_000_000, BEGIN + dt.timedelta(milliseconds=ms), place)
+            for place, (symbol, number, ms) in enumerate(messages, first_offset)
         ],
         schema={
             "symbol": pl.String, "channel": pl.String, "sequence": pl.Int64, "sub_index": pl.Int32,
@@ -147,7 +148,7 @@ def feed(drawn) -> tuple[list[tuple[str, int, int]], list[Marker], set[tuple[str
 def test_wherever_batches_are_cut_the_gaps_are_what_a_set_of_the_numbers_says(drawn, cuts):
     logged, markers, missing, until_ms = feed(drawn)
     edges = sorted({0, len(logged), *(cut for cut in cuts if cut < len(logged))})
-    batches = [rows(*logged[low:high], first_offset=low) for low, high in zip(edges, edges[1:], strict=False)]
+    batches = [rows(*logged[low:high], first_offset=low) for low, high in itertools.pairwise(edges)]
 
     whole = told(rows(*logged), markers=markers, until_ms=until_ms)
     cut = told(*batches, markers=markers, until_ms=until_ms)

@@ -54,7 +54,13 @@ class World:
 
     def mark(self, last: int | None, *, data_type: str = "trades", alive: bool = False) -> None:
         rows = pl.DataFrame(
-            {"source": ["test"], "symbol": ["AAA"], "last_sequence": [last], "last_source_sequence": [1], "records": [1]}
+            {
+                "source": ["test"],
+                "symbol": ["AAA"],
+                "last_sequence": [last],
+                "last_source_sequence": [1],
+                "records": [1],
+            }
         )
         (self.channel.mark_alive if alive else self.channel.mark_end)(data_type, rows)
 

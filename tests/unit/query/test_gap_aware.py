@@ -164,6 +164,18 @@ def test_a_token_knows_the_gaps_that_it_knew(world: World) -> None:
     assert (again.certificate.gap_count, now.certificate.gap_count) == (0, 1)
 
 
+def test_a_token_from_before_a_replay_knows_the_gap_that_it_filled(world: World) -> None:
+    known = world.ask().certificate.commit_sequence
+    world.know({}, {"event": "filled", "event_offset": 9, "commit_sequence": known + 1})
+    before = world.ask()
+    world.commit()
+
+    again = world.ask(as_of=before.certificate.as_of)
+    now = world.ask()
+
+    assert [each.certificate.gap_count for each in (before, again, now)] == [1, 1, 0]
+
+
 def test_a_number_that_came_later_was_missing_then(world: World) -> None:
     logged = dt.datetime(2023, 1, 1, tzinfo=dt.UTC)
     filled = {"event": "filled", "event_offset": 9, "ts_event_log": logged + dt.timedelta(seconds=1)}

@@ -17,10 +17,10 @@ from k2.storage.planning import Planner
 from k2.storage.side_tables import files_of_side_table
 from k2.storage.tables import SIDE_TABLES
 from k2.testing.damage import flip_in
+from k2.testing.fake_gaps import FakeGaps
 from k2.testing.manual_clock import ManualClock
 from k2.testing.replay_world import ReplayWorld
 from k2.testing.simulated_hybrid import SETTINGS, topic
-from k2.testing.fake_gaps import FakeGaps
 from k2.testing.simulated_market import SimulatedMarket
 
 if TYPE_CHECKING:

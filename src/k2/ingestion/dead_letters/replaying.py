@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from k2.common.clock import Clock
+    from k2.ingestion.sequences.filling import GapFilling
     from k2.ingestion.settings import IngestionSettings
     from k2.ingestion.table_lane import Decoder
     from k2.kafka.decoding import BadRecord
@@ -88,6 +89,8 @@ class ReplayParts:
     schemas: CachedSchemas
     writer: Writer
     duplicates: Duplicates
+    filling: GapFilling | None = None
+    """What tells the table of gaps; None where no numbers are watched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +200,7 @@ class DeadLetterReplay:
         parts.schemas.recorded(parts.schemas.newly_met)
         report.stored += commit.rows
         report.duplicates += len(commit.repeated)
+        self._fill_gaps(parts, topic, topic_id, decoded.rows, commit, head)
         good = letters.join(decoded.rows.select("log_offset"), on="log_offset", how="semi")
         report.marked += self._mark(good, commit)
         crash_points.reached("after_side_tables")
@@ -208,6 +212,22 @@ class DeadLetterReplay:
             rows=commit.rows,
             duplicates=len(commit.repeated),
         )
+
+    def _fill_gaps(
+        self,
+        parts: ReplayParts,
+        topic: str,
+        topic_id: str,
+        rows: pl.DataFrame,
+        commit: ReplayCommit,
+        head: TableHead,
+    ) -> None:
+        """Before the dead letters are marked: after a crash they are outstanding still, and it is done again."""
+        if parts.filling is not None:
+            brought = rows.filter(~pl.col("log_offset").is_in(commit.repeated))
+            key = LogPartition(*rows.select("log_id", "log_partition").row(0))
+            seam = head.seam.next_offset(key) or 0
+            parts.filling.fill(topic, topic_id, brought, seam=seam, commit_sequence=commit.commit_sequence)
 
     def _possible(
         self,

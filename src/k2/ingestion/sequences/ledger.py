@@ -20,10 +20,10 @@ from k2.ingestion import events
 from k2.ingestion.sequences.batches import COLUMNS, Memory, observe, remembered, without_forgotten
 from k2.ingestion.sequences.markers import NoMarkers
 from k2.ingestion.sequences.rules import NO_DAY, GapEvent, SequenceKind
-from k2.storage.seam import LogPartition
 from k2.kafka.topics import exchange_of
 from k2.schemas.arrow import polars_schema
 from k2.schemas.records import GAPS, TRADES
+from k2.storage.seam import LogPartition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
