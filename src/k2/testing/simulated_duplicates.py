@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from k2.ingestion.duplicates.deduplicator import Deduplicator
+    from k2.ingestion.table_lane import Decoder
     from k2.kafka.batches import LogBatch
     from k2.schemas.records import RecordType
     from k2.storage.seam import LogPartition
@@ -150,7 +151,7 @@ class SimulatedDuplicates(SimulatedIngest):
 
     deduplication = DeduplicationSettings(ids_capacity=1_000)
 
-    def decoder(self, record_type: RecordType, registry_fails: Callable[[], bool]) -> IdentityDecoder:
+    def decoder(self, record_type: RecordType, registry_fails: Callable[[], bool]) -> Decoder:
         """Return a worker's decoder."""
         return IdentityDecoder(record_type, registry_fails)
 

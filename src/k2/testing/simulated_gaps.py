@@ -28,6 +28,11 @@ SETTINGS: Final = SequenceSettings(
 OPENED, FILLED, LOST = "opened", "filled", "lost"
 PARTITIONS: Final = 2
 KINDS: Final = ("gap", "reorder", "duplicate", "reset", "tail")
+_SHARES: Final = (
+    ("gap", "reorder", "duplicate", "reset", "tail", "heartbeat", "nothing"),
+    (60, 40, 30, 5, 20, 20, 825),
+)
+"""What happens to a message, and how often in a thousand."""
 _QUIET_MS: Final = 1_000
 """Log time that passes after the last message."""
 
@@ -56,25 +61,23 @@ class Stream:
         self._late = [(wait - 1, number, day) for wait, number, day in self._late]
         sent += [(number, day) for wait, number, day in self._late if wait <= 0]
         self._late = [entry for entry in self._late if entry[0] > 0]
-        what = self._drawn.random() if self.number else 0.5
-        if what > 0.98:  # noqa: PLR2004 - one in fifty
+        (what,) = self._drawn.choices(*_SHARES) if self.number else ("nothing",)
+        if what == "tail":
             self.withhold()
             return sent, True
         self.number += 1
-        if what < 0.06:  # noqa: PLR2004 - shares of the messages, here and below
-            self.injected["gap"] += 1
+        if what == "gap":
             self.number += self._drawn.choice([1, 1, 2, 7, 40])
-        elif what < 0.10:  # noqa: PLR2004
-            self.injected["reorder"] += 1
+        elif what == "reorder":
             self._late.append((self._drawn.choice([1, 2, 4, 5, 6, 7, 30, 90]), self.number, self.day))
             self.number += 1
-        elif what < 0.13:  # noqa: PLR2004
-            self.injected["duplicate"] += 1
+        elif what == "duplicate":
             sent.append((self.number, self.day))
-        elif what < 0.135:  # noqa: PLR2004
-            self.injected["reset"] += 1
+        elif what == "reset":
             self.number, self.day = 1, self.day + 1
-        return [*sent, (self.number, self.day)], self._drawn.random() < 0.02  # noqa: PLR2004
+        if what in KINDS:
+            self.injected[what] += 1
+        return [*sent, (self.number, self.day)], what == "heartbeat"
 
     def withhold(self) -> None:
         """Lose the newest numbers: only a marker shows them, until another message comes."""
@@ -210,11 +213,6 @@ class SimulatedGapLedger(SimulatedDuplicates):
             said = self.markers_of[TOPIC, partition] = []
             values: list[bytes] = []
 
-            def mark(name: str) -> None:
-                stream = streams[name]  # noqa: B023 - called in this turn
-                said.append(Marker(name, stream.number, stream.day, ms * 1_000, len(said)))  # noqa: B023
-                reference.mark(name, stream.number, stream.day)  # noqa: B023
-
             while len(values) < self._messages:
                 name = self.random.choice(list(streams))
                 sent, has_heartbeat = streams[name].next()
@@ -223,10 +221,10 @@ class SimulatedGapLedger(SimulatedDuplicates):
                     reference.take(name, number, day, ms, len(values))
                     values.append(f"#{name}|{number}|{day}|{ms}".encode())
                 if has_heartbeat:
-                    mark(name)
+                    _mark(name, streams[name], ms, said, reference)
             for name, stream in streams.items():
                 stream.withhold()
-                mark(name)
+                _mark(name, stream, ms, said, reference)
                 injected += stream.injected
             self.log.append(TOPIC, partition, *values)
             self.end_ms = max(self.end_ms, ms + _QUIET_MS)
@@ -285,3 +283,8 @@ class SimulatedGapLedger(SimulatedDuplicates):
         """Run a worker's step; a crash in it ends the worker, and a new one starts."""
         super().run(action, worker)
         self.crashes += worker not in self.workers
+
+
+def _mark(name: str, stream: Stream, ms: int, said: list[Marker], reference: Reference) -> None:
+    said.append(Marker(name, stream.number, stream.day, ms * 1_000, len(said)))
+    reference.mark(name, stream.number, stream.day)

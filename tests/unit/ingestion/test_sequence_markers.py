@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -22,10 +23,11 @@ DAY = (BEGIN.date() - dt.date(1970, 1, 1)).days
 
 def rows(*messages: tuple[str, int, int], first_offset: int = 0) -> pl.DataFrame:
     """Return rows of symbol, number and milliseconds of log time."""
+    begin_us = [BEGIN_US + ms * 1_000 for _, _, ms in messages]
     return pl.DataFrame(
         [
-            (symbol, None, number, None, BEGIN.date(), ms * 1_000_000, BEGIN + dt.timedelta(milliseconds=ms), place)
-            for place, (symbol, number, ms) in enumerate(messages, first_offset)
+            (symbol, None, number, None, BEGIN.date(), us * 1_000, BEGIN + dt.timedelta(milliseconds=ms), place)
+            for place, ((symbol, number, ms), us) in enumerate(zip(messages, begin_us, strict=True), first_offset)
         ],
         schema={
             "symbol": pl.String, "channel": pl.String, "sequence": pl.Int64, "sub_index": pl.Int32,
@@ -102,6 +104,25 @@ def test_it_is_lost_like_any_other_gap():
     found = told(rows(("A", 3, 0)), markers=[marker(4, 2)], until_ms=60)
 
     assert found == [("A", "opened", 4, 4), ("A", "lost", 4, 4)]
+
+
+@pytest.mark.parametrize(("marked_ms", "to_us", "to_ns"), [(2, 2_000, 0), (10 * 86_400_000, 86_400_000_000, -1)])
+def test_it_reaches_from_the_last_record_to_the_marker_or_to_the_end_of_the_day(marked_ms, to_us, to_ns):
+    seen = observe(
+        Memory(),
+        rows(("A", 3, 1)),
+        replace(RULES, memory_us=10**13),
+        scope="symbol",
+        partition=0,
+        end_offset=1,
+        markers=[marker(4, marked_ms)],
+        until_us=BEGIN_US + marked_ms * 1_000 + 1,
+    )
+
+    (hole,) = seen.states["A"].holes
+
+    assert hole.from_ns == (BEGIN_US + 1_000) * 1_000
+    assert hole.to_ns == (BEGIN_US + to_us) * 1_000 + to_ns
 
 
 sent = st.lists(

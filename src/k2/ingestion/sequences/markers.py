@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from k2.common.units import NS_PER_HOUR
 from k2.ingestion.sequences.rules import Hole, add_hole, is_forgotten, settle
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from k2.ingestion.sequences.rules import GapChange, SequenceRules, StreamState
 
 _ABOVE_ALL_PARTS: Final = 2**31 - 1
+_DAY_NS: Final = 24 * NS_PER_HOUR
 
 
 class Marker(NamedTuple):
@@ -72,7 +74,8 @@ def announce(
     """Let the stream miss what a marker says was sent and has not come; `offset` is the partition's last row so far.
 
     What is missing is suspected at first, as after any other message: late rows fill it without a trace. A marker of
-    another session than the stream is in says nothing: which numbers that one began with is not known.
+    another session than the stream is in says nothing: which numbers that one began with is not known. What is missing
+    happened after the stream's last record and before the marker, or before that day was over where history is sent.
     """
     settle(state, time_us=marker.time_us, offset=offset, rules=rules, changes=changes)
     if is_forgotten(state, marker.time_us, offset, rules) or marker.day != state.day or marker.last <= state.last:
@@ -87,7 +90,7 @@ def announce(
         offset=state.offset,
         messages=state.messages,
         from_ns=state.event_ns,
-        to_ns=state.event_ns,
+        to_ns=max(state.event_ns, min(marker.time_us * 1_000, (state.event_ns // _DAY_NS + 1) * _DAY_NS - 1)),
     )
     add_hole(state, hole, rules, changes)
     state.last, state.sub_index = marker.last, _ABOVE_ALL_PARTS
