@@ -100,7 +100,7 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
     from k2.schemas.records import RECORD_TYPES
     from k2.storage.dead_letters import DeadLetterWriter
     from k2.storage.expiry import SnapshotExpiry
-    from k2.storage.gaps import GapWriter
+    from k2.storage.gaps import GapReader, GapWriter
     from k2.storage.partition_rows import PartitionRows
     from k2.storage.stored_rows import StoredRows
     from k2.storage.writer import TableWriter
@@ -148,6 +148,7 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
         scopes=topics.sequence_columns,
         rows=PartitionRows(tables),
         gaps=GapWriter(tables, settings.catalog, clock),
+        gap_log=GapReader(tables),
         make_reader=lambda names, *, on_assign, on_revoke: GroupReader(
             settings.kafka,
             group_id=settings.ingestion.group_id,

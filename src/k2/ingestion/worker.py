@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from k2.ingestion.dead_letters.collector import DeadLetters
     from k2.ingestion.duplicates.deduplicator import Deduplicator
     from k2.ingestion.positioner import Cluster, Tables
+    from k2.ingestion.sequences.filling import GapLog
     from k2.ingestion.sequences.ledger import GapTable, RowSource
     from k2.ingestion.sequences.markers import Markers
     from k2.ingestion.settings import IngestionSettings
@@ -99,6 +100,7 @@ class IngestWorker:
         scopes: Mapping[str, str],
         rows: RowSource,
         gaps: GapTable,
+        gap_log: GapLog | None = None,
         make_reader: ReaderFactory,
         expiry: Expiry,
         clock: Clock,
@@ -155,6 +157,7 @@ class IngestWorker:
                     observer=self._observe,
                     log_ends=cluster,
                     markers=part.markers,
+                    history=gap_log,
                 ),
                 handover=self.handover,
                 file_writer=self._file_writer,

@@ -103,7 +103,7 @@ def rows(*numbers: tuple[int, int], date: dt.date = DATE, symbol: str = "BHP") -
 def test_a_row_closes_what_its_stream_misses_in_its_session(brought, filled) -> None:
     events = gap_events(gap_event("opened", 10, 14), gap_event("filled", 11, 11, event_offset=30))
 
-    found = closed(events, brought, "symbol")
+    found = closed(events, brought, "symbol", recorded_us=0, decided_offset=0)
 
     assert found.select("first_missing", "event_offset").rows() == filled
 
@@ -111,6 +111,6 @@ def test_a_row_closes_what_its_stream_misses_in_its_session(brought, filled) -> 
 def test_of_two_gaps_that_span_a_number_it_fills_the_newer_one() -> None:
     events = gap_events(gap_event("opened", 10, 14), gap_event("opened", 10, 12, gap_last=12, log_offset=90))
 
-    found = closed(events, rows((11, 95)), "symbol")
+    found = closed(events, rows((11, 95)), "symbol", recorded_us=0, decided_offset=0)
 
     assert found["log_offset"].to_list() == [90]

@@ -30,6 +30,7 @@ class World:
         self.read: list[tuple[int, int]] = []
         self.written: list[pl.DataFrame] = []
         self.told: list[events.Event] = []
+        self.looked_up = 0
 
     def frame(self, start: int, end: int) -> pl.DataFrame:
         rows = market_rows(range(start, end), symbols=["AAA"]).filter(~pl.col("log_offset").is_in(self.missing))
@@ -42,7 +43,7 @@ class World:
         chosen = SequenceSettings(reorder_messages=2, **settings)
         return GapLedger(
             "trades", scopes={TOPIC: "symbol"}, rows=self, gaps=self, settings=chosen, clock=ManualClock(),
-            observer=self.told.append, log_ends=self,
+            observer=self.told.append, log_ends=self, history=self,
         )  # fmt: skip
 
     def commit(self, ledger: GapLedger, start: int, end: int) -> None:
@@ -56,6 +57,11 @@ class World:
     def append(self, gap_events: pl.DataFrame) -> int:
         self.written.append(gap_events)
         return gap_events.height
+
+    def events(self, topic_id: str, partition: int) -> pl.DataFrame:
+        assert (topic_id, partition) == ("id", 0)
+        self.looked_up += 1
+        return pl.concat(self.written)
 
     def pinned(self, table_name: str) -> World:
         assert table_name == "trades"
@@ -131,6 +137,50 @@ def test_a_memory_ahead_of_the_table_is_not_believed():
     world.commit(ledger, 20, 30)
 
     assert world.read == [(0, 20)]
+
+
+def send(world: World, ledger: GapLedger, *numbers: int, days_before: int = 0) -> None:
+    """Commit one more batch, of these numbers."""
+    end = world.seam + len(numbers)
+    rows = world.frame(world.seam, end).with_columns(
+        sequence=pl.Series(numbers, dtype=pl.Int64),
+        trading_date=pl.col("trading_date") - pl.duration(days=days_before),
+    )
+    watched = ledger.watch({KEY: BatchPart(TOPIC, world.seam, end, [rows])}, LOGS)
+    ledger.record(watched)
+    world.seam, world.commit_sequence = end, world.commit_sequence + 1
+    ledger.committed(watched, world.commit_sequence)
+
+
+def test_a_number_that_comes_past_the_memory_fills_the_gap_that_the_table_knows():
+    world = World(12, 13)
+    ledger = world.ledger(memory_offsets=30)
+    world.commit(ledger, 0, 60)
+
+    send(world, ledger, 12, 40)
+
+    assert world.gaps()[-1] == ("filled", 12, 12)
+    assert [row for row in world.gaps() if row[0] == "filled"] == [("filled", 12, 12)]
+
+
+def test_history_of_an_earlier_session_fills_the_gaps_of_that_session_alone():
+    world = World(12)
+    ledger = world.ledger(memory_offsets=30)
+    world.commit(ledger, 0, 60)
+
+    send(world, ledger, 12, days_before=1)
+
+    assert (world.looked_up, [row for row in world.gaps() if row[0] == "filled"]) == (1, [])
+
+
+def test_what_is_late_within_the_memory_asks_the_table_nothing():
+    world = World(58)
+    ledger = world.ledger()
+    world.commit(ledger, 0, 60)
+
+    send(world, ledger, 58)
+
+    assert world.looked_up == 0
 
 
 def test_rows_that_the_table_holds_already_are_refused():

@@ -18,6 +18,7 @@ from k2.common.errors import AccountingError, FencedError, LogIdentityError
 from k2.common.logging import get_logger
 from k2.ingestion import events
 from k2.ingestion.sequences.batches import COLUMNS, Memory, observe, remembered, without_forgotten
+from k2.ingestion.sequences.filling import closed, past_memory
 from k2.ingestion.sequences.markers import NoMarkers
 from k2.ingestion.sequences.rules import NO_DAY, GapEvent, SequenceKind
 from k2.kafka.topics import exchange_of
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from k2.common.clock import Clock
     from k2.ingestion.sequences.batches import Observation, StreamChange
+    from k2.ingestion.sequences.filling import GapLog
     from k2.ingestion.sequences.markers import Marker, Markers
     from k2.ingestion.sequences.settings import SequenceSettings
     from k2.kafka.ports import LogRange, TopicPartition
@@ -121,6 +123,7 @@ class GapLedger:
         observer: events.Observer,
         log_ends: LogEnds,
         markers: Markers | None = None,
+        history: GapLog | None = None,
     ) -> None:
         """Watch the topics in `scopes`, each by the column that tells its streams apart: symbol or channel."""
         self._table = table
@@ -133,6 +136,7 @@ class GapLedger:
         self._observe = observer
         self._log_ends = log_ends
         self._markers = markers or NoMarkers()
+        self._history = history
         self._look_at = clock.monotonic()
         self._known: dict[LogPartition, _Remembered] = {}
 
@@ -155,8 +159,10 @@ class GapLedger:
             memory = self._memory(key, part, rows)
             seen = self._observed(memory, rows, key, part.topic, part.end)
             watched.seen[key], watched.ends[key] = seen, part.end
+            topic_id = logs[key.log_id].topic_id
             if seen.changes:
-                changes.append(self._as_events(seen.changes, key, part, logs[key.log_id].topic_id))
+                changes.append(self._as_events(seen.changes, key, part, topic_id))
+            changes += self._filled_past_memory(seen, rows, key, part, topic_id)
         if changes:
             watched.gap_events = pl.concat(changes)
             self._see_that_none_halts(watched.gap_events)
@@ -207,6 +213,16 @@ class GapLedger:
             self._known[key] = _Remembered(memory, watched.ends[key], commit_sequence)
         if watched.seen:
             self._tell(watched)
+
+    def _filled_past_memory(
+        self, seen: Observation, rows: pl.DataFrame, key: LogPartition, part: BatchPart, topic_id: str
+    ) -> list[pl.DataFrame]:
+        late = past_memory(seen, rows)
+        if late.is_empty() or self._history is None:
+            return []
+        known, now_us = self._history.events(topic_id, key.partition), self._clock.time_ns() // 1_000
+        scope = self._scopes[part.topic]
+        return [closed(known, late, scope, recorded_us=now_us, decided_offset=part.end - 1)]
 
     def _pass_time(self, key: LogPartition, part: BatchPart, topic_id: str, until_us: int) -> None:
         rows = _rows(())
