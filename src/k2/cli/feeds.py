@@ -205,6 +205,7 @@ def _simulate(
             pacer=pacer,
             is_stopped=lambda: bool(stopped),
             on_progress=progress.told,
+            heartbeat_seconds=settings.feeds.heartbeat_seconds,
         )
     typer.echo(_told(played, resumed.left_out if resumed else 0))
     if faulty is not None:

@@ -45,3 +45,8 @@ class ResumingOutlet:
         """Mark the end of the stream, unless the platform held all of it."""
         if self.sent or not self.left_out:
             self._outlet.mark_end(data_type, rows)
+
+    def mark_alive(self, data_type: str, rows: pl.DataFrame) -> None:
+        """Mark how far the stream has come, once something of it is new."""
+        if self.sent:
+            self._outlet.mark_alive(data_type, rows)

@@ -31,6 +31,12 @@ class FeedSettings(BaseModel):
         le=3600,
         description="Delay that the simulated market or a replay makes up for; beyond it, it slips",
     )
+    heartbeat_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        le=86_400,
+        description="How often `k2 simulate` marks how far each symbol has come; 0 for at its end only",
+    )
     replay_records_max: int = Field(
         default=100_000, ge=1, le=10_000_000, description="Records of a recording that a replay holds at a time"
     )

@@ -35,6 +35,10 @@ class Outlet(Protocol):
         """Mark the end of the stream; `rows` says how far each symbol came."""
         ...
 
+    def mark_alive(self, data_type: str, rows: pl.DataFrame) -> None:
+        """Mark how far each symbol has come until now."""
+        ...
+
 
 @dataclass
 class Played:
@@ -94,16 +98,18 @@ def play(
     pacer: Pacer | None,
     is_stopped: Callable[[], bool],
     on_progress: Callable[[Played], None],
+    heartbeat_seconds: float = 0,
 ) -> Played:
     """Send slice after slice until the run ends or is stopped, then flush and mark the end of the stream.
 
     Without a pacer nothing is waited for but the log. A stopped run ends with the last slice that was sent whole.
+    Every `heartbeat_seconds` of the market's time it marks how far it has come; 0 for never.
 
     Raises:
         UnavailableError: the log did not take a record; what was sent before is in it, and no end is marked.
     """
     played = Played()
-    began = clock.monotonic()
+    began, beats = clock.monotonic(), 1
     ends = {data_type: market.ends(data_type) for data_type in RECORD_TYPES}
     for part in market.slices():
         if pacer is not None:
@@ -115,6 +121,10 @@ def play(
         ends = {data_type: market.ends(data_type) for data_type in RECORD_TYPES}
         played.seconds = clock.monotonic() - began
         played.market_seconds = (part.end_ns - market.run.start_ns) / NS_PER_SECOND
+        if heartbeat_seconds and played.market_seconds >= beats * heartbeat_seconds:
+            beats = int(played.market_seconds // heartbeat_seconds) + 1
+            for data_type, reached in ends.items():
+                outlet.mark_alive(data_type, reached)
         on_progress(played)
     outlet.flush()
     for data_type, reached in ends.items():

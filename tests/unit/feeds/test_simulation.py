@@ -21,6 +21,7 @@ class Memory:
         self.sent: dict[str, list[pl.DataFrame]] = {"trades": [], "quotes": []}
         self.ends: dict[str, pl.DataFrame] = {}
         self.flushes = 0
+        self.beats: list[tuple[str, int, int]] = []
         self._left = fails_at
 
     def send(self, data_type: str, rows: pl.DataFrame) -> None:
@@ -36,6 +37,10 @@ class Memory:
     def mark_end(self, data_type: str, rows: pl.DataFrame) -> None:
         assert self.flushes, "an end is marked once everything before it is in the log"
         self.ends[data_type] = rows
+
+    def mark_alive(self, data_type: str, rows: pl.DataFrame) -> None:
+        sent = sum(len(frame) for frame in self.sent[data_type])
+        self.beats.append((data_type, rows["records"].sum(), sent))
 
 
 def market(seconds: float = 2) -> Market:
@@ -125,3 +130,21 @@ def test_a_run_that_is_later_than_the_bound_slips_and_says_by_how_much() -> None
 
     assert pacer.slipped_seconds == pytest.approx(10)
     assert clock.monotonic() - before == pytest.approx(1)
+
+
+def test_heartbeats_say_what_was_sent_until_then() -> None:
+    outlet = Memory()
+
+    play(
+        market(3),
+        outlet,
+        clock=ManualClock(),
+        pacer=None,
+        is_stopped=never,
+        on_progress=nobody,
+        heartbeat_seconds=1,
+    )
+
+    assert [data_type for data_type, _, _ in outlet.beats].count("trades") == 3
+    assert all(said == sent for _, said, sent in outlet.beats)
+    assert len({said for data_type, said, _ in outlet.beats if data_type == "trades"}) == 3

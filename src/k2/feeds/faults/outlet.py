@@ -54,3 +54,7 @@ class FaultyOutlet:
     def mark_end(self, data_type: str, rows: pl.DataFrame) -> None:
         """Mark the end of the stream, in the numbers that were sent; what was withheld at its end is missing there."""
         self._outlet.mark_end(data_type, self._injectors[data_type].numbers_sent(rows))
+
+    def mark_alive(self, data_type: str, rows: pl.DataFrame) -> None:
+        """Mark how far the feed has come, in the numbers that are sent; what is held back now is missing until then."""
+        self._outlet.mark_alive(data_type, self._injectors[data_type].numbers_sent(rows))
