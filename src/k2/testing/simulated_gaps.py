@@ -33,6 +33,8 @@ _SHARES: Final = (
     (60, 40, 30, 5, 20, 20, 825),
 )
 """What happens to a message, and how often in a thousand."""
+_LOOK_STEPS: Final = 50
+"""How often it is looked at whether all has come: that takes as long as some steps."""
 _QUIET_MS: Final = 1_000
 """Log time that passes after the last message."""
 
@@ -244,8 +246,8 @@ class SimulatedGapLedger(SimulatedDuplicates):
         for _ in range(workers):
             self.start_worker()
         self.rebalance()
-        for _ in range(steps):
-            if self.is_settled():
+        for step in range(steps):
+            if step % _LOOK_STEPS == 0 and self.is_settled():
                 break
             if self.random.random() < 0.05:  # noqa: PLR2004 - one step in twenty
                 self.rebalance()
