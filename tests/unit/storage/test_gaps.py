@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import polars as pl
 import pytest
 
 from k2.ingestion.sequences.batches import COLUMNS
+from k2.schemas.records import GAPS
+from k2.storage.event_tables import GAP_EVENTS, EventWriter
 from k2.storage.gap_events import GapEvents
 from k2.storage.gaps import GapReader, GapWriter, states
 from k2.storage.partition_rows import PartitionRows
@@ -93,3 +97,14 @@ def test_gaps_that_are_decided_again_are_forgotten(lake: LocalLake) -> None:
     mover.forget_letters("id", back)
 
     assert sorted(reader.gaps()["gap_first"]) == [10, 30]
+
+
+def test_events_from_before_a_column_was_added_are_read_like_the_others(lake: LocalLake) -> None:
+    before = replace(GAPS, fields=GAPS.fields[:-1])
+    writer = EventWriter(replace(GAP_EVENTS, record_type=before), lake.tables, lake.settings, lake.clock)
+    writer.append(gap_events(gap_event()).drop("commit_sequence"))
+
+    held = GapEvents(lake.tables, events_max=100).of("trades", "BHP")
+
+    assert held["commit_sequence"].to_list() == [None]
+    assert GapReader(lake.tables).gaps()["missing"].to_list() == [5]
