@@ -128,8 +128,11 @@ class Replay:
         )
         for source, symbol, date, *reached, records in found.sort("trading_date").iter_rows():
             known = self._ends.setdefault((source, symbol), [None, None, 0])
-            if self._dates.get((source, symbol)) != date:  # a session has numbers of its own
+            newest = self._dates.setdefault((source, symbol), date)
+            if date > newest:  # a session has numbers of its own
                 self._dates[source, symbol], known[0] = date, None
+            elif date < newest:
+                reached[0] = None
             for place, value in enumerate(reached):
                 before = known[place]
                 known[place] = value if before is None or (value is not None and value > before) else before

@@ -115,3 +115,14 @@ def test_a_symbol_without_numbers_has_an_end_without_one() -> None:
 
     assert outlet.ends["last_sequence"].to_list() == [None] * 3
     assert outlet.ends["last_source_sequence"].max() == 1_000
+
+
+def test_the_end_is_in_the_numbers_of_the_last_session() -> None:
+    first = recording(300)
+    second = [frame.with_columns(trading_date=pl.col("trading_date") + pl.duration(days=1)) for frame in recording(90)]
+    late = [first[0][:3]]
+
+    outlet, _ = play([*first, *second, *late], speed=None)
+
+    assert sorted(outlet.ends["last_sequence"].to_list()) == [88, 89, 90]
+    assert outlet.ends["records"].sum() == 393
