@@ -158,6 +158,41 @@ class HandOver:
     backfills: Sequence[Backfill] = field(default=())
 
 
+@dataclass(frozen=True, slots=True)
+class Deferral:
+    """What one commit does to the deferred lists: an ingest batch defers or hands over, a backfill writes a range.
+
+    `predicates` says by what each partition of the batch was sorted; `tier_maps` are the texts, by id, of the maps that
+    they name. With `backfill`, the commit has no deltas: no offset moves.
+    """
+
+    predicates: Mapping[LogPartition, Predicate] = field(default_factory=dict)
+    hand_overs: Mapping[LogPartition, HandOver] = field(default_factory=dict)
+    backfill: tuple[LogPartition, Backfill] | None = None
+    tier_maps: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the commit that had been deferred by earlier ones."""
+        found = [each.found.rows for hand_over in self.hand_overs.values() for each in hand_over.backfills]
+        return sum(found) + (self.backfill[1].found.rows if self.backfill else 0)
+
+    def seam_after(self, seam: Seam, deltas: Mapping[LogPartition, PartitionDelta]) -> Seam:
+        """Return the seam after the commit.
+
+        Raises:
+            FencedError, AccountingError: as `seam_after_batch` and `seam_after_backfill` do.
+        """
+        if self.backfill is None:
+            return seam_after_batch(seam, deltas, self.predicates, self.hand_overs)
+        if deltas:
+            raise AccountingError(
+                f"expected no new offsets in the commit of a backfill, found some of {len(deltas)} partitions: "
+                "nothing was committed"
+            )
+        return seam_after_backfill(seam, *self.backfill)
+
+
 def predicate_of(entry: DeferredRange) -> Predicate:
     """Return the predicate by which an entry was deferred."""
     return Predicate(entry.tier_map_id, entry.lowest_deferred_priority)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 NAMESPACE: Final = "market"
 LOG_PREFIX: Final = "k2.log."
 SCHEMA_PREFIX: Final = "k2.schema."
+TIERS_PREFIX: Final = "k2.tiers."
 GIVEN_UP_PREFIX: Final = "k2.given_up."
 SETTLED_PREFIX: Final = "k2.settled."
 MAIN_TABLES: Final[Mapping[str, RecordType]] = {record_type.name: record_type for record_type in (TRADES, QUOTES)}
@@ -84,6 +85,8 @@ class TableHead:
     given_up: tuple[GivenUp, ...] = ()
     settled: Mapping[LogPartition, frozenset[int]] = field(default_factory=dict)
     """Offsets of dead letters that the ledger counts as duplicates already; their events may still have to say so."""
+    tier_maps: Mapping[str, str] = field(default_factory=dict)
+    """The text of each tier map by which something was ever deferred, by its id."""
 
     def log_of(self, topic: str) -> RegisteredLog | None:
         """Return the newest registered log of the topic called `topic`, or None."""
@@ -256,6 +259,9 @@ def head_of(table: Table) -> TableHead:
         metadata_location=table.metadata_location,
         given_up=_given_up(properties),
         settled=_settled(properties),
+        tier_maps={
+            key.removeprefix(TIERS_PREFIX): text for key, text in properties.items() if key.startswith(TIERS_PREFIX)
+        },
     )
 
 

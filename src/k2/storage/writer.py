@@ -9,10 +9,11 @@ from k2.common.crash_points import reached
 from k2.common.errors import AccountingError, FencedError, LogIdentityError
 from k2.common.units import NS_PER_HOUR
 from k2.storage.data_files import DataFileWriter
+from k2.storage.deferral import Deferral
 from k2.storage.retries import until_known
 from k2.storage.seam import BATCH_KEY, SUMMARY_KEY
 from k2.storage.snapshots import append
-from k2.storage.tables import MAIN_TABLES, SCHEMA_PREFIX, head_of
+from k2.storage.tables import MAIN_TABLES, SCHEMA_PREFIX, TIERS_PREFIX, head_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,11 +49,16 @@ class Batch:
     files: tuple[WrittenFile, ...] = ()
     new_schemas: Mapping[int, str] = field(default_factory=dict)
     created_at_ns: int = 0
+    deferral: Deferral = field(default_factory=Deferral)
 
     @property
     def rows(self) -> int:
         """Rows in the files, from their footers."""
         return sum(file.rows for file in self.files)
+
+    def seam_after(self, seam: Seam) -> Seam:
+        """Return the seam of the head once the batch is in; FencedError, AccountingError as `Deferral` raises them."""
+        return self.deferral.seam_after(seam, self.deltas)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,7 @@ class TableWriter:
         Raises:
             SeamMovedError: another writer has moved the seam past the batch's start; carries the head.
             LogIdentityError: the seam is below the batch's start (a hole), or a partition is not registered.
+            FencedError: a deferred list of the head is not the one that the batch was sorted by.
             AccountingError: the counts do not add up.
             UnavailableError: the outcome is still unknown after all attempts.
         """
@@ -106,15 +113,14 @@ class TableWriter:
         if landed is not None:
             return Commit(landed, head.seam, batch.rows, attempt, found=True)
         check_fence(head, batch)
-        seam = head.seam.advanced(batch.deltas)
+        seam = batch.seam_after(head.seam)
         files = [self._fresh(table, file).data_file for file in batch.files]
-        schemas = {f"{SCHEMA_PREFIX}{key}": text for key, text in batch.new_schemas.items() if key not in head.schemas}
         reached("before_commit")
         snapshot_id = append(
             table,
             files=files,
             summary={SUMMARY_KEY: seam.to_json(), BATCH_KEY: batch.batch_id},
-            properties=schemas,
+            properties=_new_properties(head, batch),
             merge_count=self._settings.manifests_merge_count,
         )
         reached("after_commit")
@@ -135,11 +141,17 @@ def check_accounts(batch: Batch) -> None:
                 f"{delta.counts.unaccounted} records of log {key.log_id} partition {key.partition} in [{delta.start}, "
                 f"{delta.end}) are unaccounted for: {delta.counts}"
             )
-    claimed = sum(delta.counts.rows for delta in batch.deltas.values())
+    claimed = sum(delta.counts.rows for delta in batch.deltas.values()) + batch.deferral.rows
     if claimed != batch.rows:
         raise AccountingError(
             f"batch {batch.batch_id}: expected {claimed} rows by the partitions' counts, the footers say {batch.rows}"
         )
+
+
+def _new_properties(head: TableHead, batch: Batch) -> dict[str, str]:
+    schemas = {f"{SCHEMA_PREFIX}{key}": text for key, text in batch.new_schemas.items() if key not in head.schemas}
+    tiers = {f"{TIERS_PREFIX}{key}": text for key, text in batch.deferral.tier_maps.items() if key not in head.tier_maps}
+    return schemas | tiers
 
 
 def find_batch(table: Table, batch_id: str) -> int | None:

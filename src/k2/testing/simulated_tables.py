@@ -91,8 +91,9 @@ class SimulatedTable:
         self.head = replace(
             self.head,
             snapshot_id=self.commits,
-            seam=self.head.seam.advanced(batch.deltas),
+            seam=batch.seam_after(self.head.seam),
             schemas={**batch.new_schemas, **self.head.schemas},
+            tier_maps={**batch.deferral.tier_maps, **self.head.tier_maps},
         )
 
     def land_delayed(self) -> bool:
@@ -249,6 +250,7 @@ class SimulatedWriter:
         if batch.batch_id in table.batches:
             return Commit(table.batches[batch.batch_id], table.head.seam, batch.rows, attempt, found=True)
         check_fence(table.head, batch)
+        batch.seam_after(table.head.seam)
         version = table.version
         faults.reached("before_commit")
         faults.meanwhile()
