@@ -37,6 +37,7 @@ class Cause(StrEnum):
     SINK = "sink"
     RECOVERED = "recovered"
     RESET = "reset"
+    DRILL = "drill"
 
 
 DEFERRED_FROM: Final[tuple[int, ...]] = (4, 4, 3, 2, 1)

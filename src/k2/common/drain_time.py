@@ -33,6 +33,7 @@ class Progress:
 class _Partition:
     at: float
     seen: Progress
+    since: float
     arrival: float = 0.0
     service: float = 0.0
     best_service: float = 0.0
@@ -56,18 +57,25 @@ class DrainMeter:
     """
 
     def __init__(
-        self, *, rate_seconds: float, look_ahead_seconds: float, service_doubling_seconds: float = 5.0
+        self,
+        *,
+        rate_seconds: float,
+        look_ahead_seconds: float,
+        service_doubling_seconds: float = 5.0,
+        warm_up_seconds: float = 0.0,
     ) -> None:
+        """Begin; a partition of which nothing was served yet has no rate, for `warm_up_seconds`."""
         self._rate_seconds = rate_seconds
         self._look_ahead_seconds = look_ahead_seconds
         self._doubling_seconds = service_doubling_seconds
+        self._warm_up_seconds = warm_up_seconds
         self._partitions: dict[Hashable, _Partition] = {}
 
     def observe(self, partition: Hashable, progress: Progress, *, at: float) -> None:
         """Take in where a partition is now."""
         known = self._partitions.get(partition)
         if known is None or progress.served < known.seen.served or progress.log_end < known.seen.log_end:
-            self._partitions[partition] = _Partition(at, progress)
+            self._partitions[partition] = _Partition(at, progress, since=at)
             return
         seconds = at - known.at
         if seconds <= 0:
@@ -78,7 +86,8 @@ class DrainMeter:
         starved = progress.log_end <= progress.position and progress.waiting == 0
         if not known.known:
             known.arrival = arrived
-            known.service, known.known = served, served > 0 or not starved
+            warm = at - known.since >= self._warm_up_seconds
+            known.service, known.known = served, served > 0 or (warm and not starved)
         else:
             known.arrival += (1 - kept) * (arrived - known.arrival)
             if served > known.service or not starved:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path  # noqa: TC003  # pydantic reads the annotation at run time
 from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -129,10 +130,10 @@ class DegradationSettings(BaseModel):
         "back to NORMAL",
     )
     sink_probe_seconds: float = Field(
-        default=1.0, gt=0, description="Pause before a sink that failed is tried again; doubles with each failure"
+        default=0.5, gt=0, description="Pause before a sink that failed is tried again; doubles with each failure"
     )
     sink_probe_seconds_max: float = Field(
-        default=30.0, gt=0, description="Longest pause before a sink that failed is tried again"
+        default=15.0, gt=0, description="Longest pause before a sink that failed is tried again"
     )
     history_max: int = Field(default=200, gt=0, description="Changes of level that are remembered")
     memory_limit_bytes: int | None = Field(
@@ -153,6 +154,26 @@ class DegradationSettings(BaseModel):
         gt=0,
         description="Time in which the service rate of a reader that has nothing to wait for is taken to double, up to "
         "the best one measured",
+    )
+    check_seconds: float = Field(default=0.1, gt=0, description="Least time between two looks at the load")
+    confirm_seconds: float = Field(
+        default=1.0, ge=0, description="How long a time to drain must have lasted to count: a burst is no overload"
+    )
+    warm_up_seconds: float = Field(
+        default=10.0, ge=0, description="How long a partition of which nothing was served yet has no time to drain"
+    )
+    announce_seconds: float = Field(
+        default=2.0, gt=0, description="Longest time between two announcements of the level to the other processes"
+    )
+    tiers_file: Path | None = Field(
+        default=None,
+        description='File with {"tier_1": [symbols], "tier_2": [symbols]}: the first are never deferred, '
+        "the second late, all others early; without one, nothing is deferred",
+    )
+    spill_bytes_max: int = Field(
+        default=2 * 2**30,
+        ge=0,
+        description="Bytes of decoded records that a worker keeps on disk from level 3 on; past it they stay in memory",
     )
     keys_max: int = Field(
         default=100_000, gt=0, description="Keys whose priority the shedder remembers; past it, it begins anew"

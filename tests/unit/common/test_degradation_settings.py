@@ -28,7 +28,7 @@ def test_levels_that_do_not_rise_are_refused_by_name(wrong: dict[str, float], na
     [
         ({"calm_seconds": 2}, "step_seconds at most calm_seconds"),
         ({"hold_seconds_max": 29}, "calm_seconds at most hold_seconds_max"),
-        ({"sink_probe_seconds": 31}, "sink_probe_seconds at most sink_probe_seconds_max"),
+        ({"sink_probe_seconds": 16}, "sink_probe_seconds at most sink_probe_seconds_max"),
     ],
 )
 def test_times_that_do_not_fit_are_refused_by_name(wrong: dict[str, float], named: str) -> None:
