@@ -150,7 +150,9 @@ def check_accounts(batch: Batch) -> None:
 
 def _new_properties(head: TableHead, batch: Batch) -> dict[str, str]:
     schemas = {f"{SCHEMA_PREFIX}{key}": text for key, text in batch.new_schemas.items() if key not in head.schemas}
-    tiers = {f"{TIERS_PREFIX}{key}": text for key, text in batch.deferral.tier_maps.items() if key not in head.tier_maps}
+    tiers = {
+        f"{TIERS_PREFIX}{key}": text for key, text in batch.deferral.tier_maps.items() if key not in head.tier_maps
+    }
     return schemas | tiers
 
 

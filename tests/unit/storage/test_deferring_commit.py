@@ -23,7 +23,9 @@ TIERS = TierMap.of({"BHP"}, {"CBA"})
 LOW, NORMAL = Predicate(TIERS.map_id, 3), Predicate(TIERS.map_id, 2)
 
 
-def deferring(lake: LocalLake, batch_id: str, start: int, end: int, predicate: Predicate | None, *, kept: int) -> Commit:
+def deferring(
+    lake: LocalLake, batch_id: str, start: int, end: int, predicate: Predicate | None, *, kept: int
+) -> Commit:
     """Commit the first `kept` records of [start, end), the others deferred by a predicate."""
     batch = lake.batch(batch_id, start, start + kept)
     counts = Counts(consumed=end - start, rows=kept, deferred=end - start - kept)
@@ -112,9 +114,7 @@ def test_a_list_handed_over_is_written_with_the_batch(lake: LocalLake) -> None:
     hand_over = HandOver(held, (Backfill(0, 10, LOW, Counts(rows=4)),))
     delta = PartitionDelta(10, 12, Counts(consumed=2, rows=2))
 
-    commit = lake.writer().commit(
-        Batch("b2", {FIRST: delta}, files, deferral=Deferral(hand_overs={FIRST: hand_over}))
-    )
+    commit = lake.writer().commit(Batch("b2", {FIRST: delta}, files, deferral=Deferral(hand_overs={FIRST: hand_over})))
 
     assert lake.coordinates() == [(0, 0, offset) for offset in range(12)]
     assert commit.seam.deferred == ()
