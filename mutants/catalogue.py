@@ -131,11 +131,11 @@ MUTANTS = (
         "side-tables-last",
         "the rows are committed before the dead letters",
         (
-            Edit(_LANE, "        self._send_dead_letters(prepared)\n        self._gap", "        self._gap"),
+            Edit(_LANE, "        self._send_dead_letters(prepared)\n        self._sink", "        self._sink"),
             Edit(
                 _LANE,
-                "        commit = self._writer.commit(self._batch(prepared))\n",
-                "        commit = self._writer.commit(self._batch(prepared))\n"
+                "        commit = self._sink.told(lambda: self._writer.commit(prepared.batch))\n",
+                "        commit = self._sink.told(lambda: self._writer.commit(prepared.batch))\n"
                 "        self._send_dead_letters(prepared)\n",
             ),
         ),

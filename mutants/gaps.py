@@ -19,7 +19,8 @@ GAPS = (
         (
             Edit(
                 _LANE,
-                '        self._gap_ledger.record(watched)\n        crash_points.reached("after_side_tables")\n',
+                "        self._sink.told(lambda: self._gap_ledger.record(watched))\n"
+                '        crash_points.reached("after_side_tables")\n',
                 '        crash_points.reached("after_side_tables")\n',
             ),
             Edit(
@@ -34,7 +35,7 @@ GAPS = (
     Mutant(
         "ledger-before-duplicates",
         "the ledger is fed the records of a batch before its duplicates are dropped",
-        (Edit("src/k2/ingestion/pending.py", "decisions[log].kept) for log, p", "p.frames) for log, p"),),
+        (Edit("src/k2/ingestion/pending.py", "decisions[log].kept, is_deferring", "p.frames, is_deferring"),),
         (_WHATEVER,),
     ),
     Mutant(

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from k2.api.settings import ApiSettings
 from k2.common.errors import ConfigurationError
+from k2.common.settings import DegradationSettings
 from k2.feeds.settings import FeedSettings
 from k2.ingestion.settings import IngestionSettings
 from k2.kafka.settings import KafkaSettings
@@ -64,6 +65,9 @@ class Settings(BaseModel):
     valkey: ValkeySettings = Field(default_factory=ValkeySettings, description="The cache")
     feeds: FeedSettings = Field(default_factory=FeedSettings, description="Importer and simulated market")
     ingestion: IngestionSettings = Field(default_factory=IngestionSettings, description="The ingest worker")
+    degradation: DegradationSettings = Field(
+        default_factory=DegradationSettings, description="Overload: levels, and what each leaves out"
+    )
     query: QuerySettings = Field(default_factory=QuerySettings, description="Hybrid queries")
     api: ApiSettings = Field(default_factory=ApiSettings, description="The REST API")
     local: LocalSettings = Field(default_factory=LocalSettings, description="The platform on this machine")

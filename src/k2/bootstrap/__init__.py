@@ -22,14 +22,12 @@ if TYPE_CHECKING:
     from k2.kafka.topics import TopicCatalog
     from k2.query.gap_aware import GapAwareEngine
     from k2.query.kafka_tail import KafkaTail
-    from k2.query.object_store import S3Access
     from k2.query.ports import Decodes, Heads, LogFacts, OpenReader
     from k2.query.scan import Scanner
     from k2.query.table_sql import TableSql
     from k2.settings import Settings
     from k2.storage.file_checks import FileChecks
     from k2.storage.planning import PlannedFile, Planner
-    from k2.storage.settings import CatalogSettings
     from k2.storage.tables import MarketTables
 
 
@@ -87,6 +85,7 @@ def planner(settings: Settings, tables: MarketTables) -> Planner:
 
 def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
     """Return an ingest worker; topics and tables that are missing are created."""
+    from k2.bootstrap.overload import overload_parts
     from k2.bootstrap.watchers import batch_watchers, status_log
     from k2.ingestion.dead_letters.collector import DeadLetters
     from k2.ingestion.decode_journal import DecodeJournal
@@ -160,6 +159,7 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
         expiry=SnapshotExpiry(tables, settings.catalog, clock),
         clock=clock,
         observer=observer,
+        overload=overload_parts(settings, clock, observer),
         closing=closing,
     )
 
@@ -302,6 +302,7 @@ def file_checks(settings: Settings) -> FileChecks:
 
 def scanner(settings: Settings, tables: MarketTables) -> Scanner:
     """Return the locked DuckDB that reads the warehouse's files and nothing else."""
+    from k2.bootstrap.object_store import object_store
     from k2.query.scan import Scanner
 
     catalog = settings.catalog
@@ -311,20 +312,7 @@ def scanner(settings: Settings, tables: MarketTables) -> Scanner:
         memory_limit_bytes=settings.query.memory_limit_bytes,
         threads=settings.query.threads,
         seconds_max=settings.query.query_seconds_max,
-        object_store=_object_store(catalog),
-    )
-
-
-def _object_store(catalog: CatalogSettings) -> S3Access:
-    from k2.query.object_store import S3Access
-
-    return S3Access(
-        endpoint=catalog.s3_endpoint,
-        region=catalog.s3_region,
-        access_key_id=catalog.s3_access_key_id,
-        secret_access_key=catalog.s3_secret_access_key.get_secret_value(),
-        session_token=catalog.s3_session_token.get_secret_value(),
-        timeout_seconds=catalog.request_timeout_seconds,
+        object_store=object_store(catalog),
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from k2.common.circuit_breaker import LevelChanged
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -25,6 +27,7 @@ class BatchCommitted:
     commit_sequence: int
     snapshot_id: int
     duplicates: int = 0
+    deferred: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,14 @@ class RecordsDeadLettered:
 
     table: str
     by_error_class: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsDeferred:
+    """Records were left out of a committed batch for now: how many, by priority (lower case) and reason."""
+
+    table: str
+    records: Mapping[tuple[str, str], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +214,8 @@ Event = (
     | CommitFailed
     | BatchFenced
     | RecordsDeadLettered
+    | RecordsDeferred
+    | LevelChanged
     | RecordsInConflict
     | TopicRefused
     | TopicAccepted

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from k2.ingestion.decode_journal import DecodeJournal
-    from k2.ingestion.table_lane import Decoder
+    from k2.ingestion.lane_ports import Decoder
     from k2.kafka.batches import LogBatch
 
 

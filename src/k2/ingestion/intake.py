@@ -14,10 +14,13 @@ from k2.ingestion.handover import Chunk, Committed, Flush, Reposition
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from k2.common.clock import Clock
+    from k2.common.drain_time import Progress
     from k2.ingestion.handover import Handover, Wish
+    from k2.ingestion.overload.flows import Flows
+    from k2.ingestion.overload.ladder import Ladder
     from k2.ingestion.positioner import Cluster, Positioner
     from k2.ingestion.settings import IngestionSettings
     from k2.kafka.batches import LogBatch
@@ -50,6 +53,8 @@ class Intake:
         settings: IngestionSettings,
         clock: Clock,
         observer: events.Observer,
+        ladder: Ladder,
+        flows: Flows,
         wait_for_writer: Callable[[threading.Event, float], bool],
     ) -> None:
         self._positioner = positioner
@@ -59,6 +64,8 @@ class Intake:
         self._settings = settings
         self._clock = clock
         self._observe = observer
+        self._ladder = ladder
+        self._flows = flows
         self._wait_for_writer = wait_for_writer
         self._reader: GroupedReader | None = None
         self._places: dict[TopicPartition, _Place] = {}
@@ -68,8 +75,10 @@ class Intake:
         self._abandoned: set[str] = set()
         self._full_since: float | None = None
         self._paused: set[str] = set()
+        self._has_new = False
         self._failures: Counter[str] = Counter()
         self._seams: dict[TopicPartition, int] = {}
+        self._ends: dict[TopicPartition, int] = {}
         self._measure_at = 0.0
         self._wishes: list[Wish] = []
         self.last_step_at = clock.monotonic()
@@ -93,6 +102,7 @@ class Intake:
 
     def on_assign(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """Return where to read the partitions from; those left out are read once they could be positioned."""
+        self._has_new = True
         return {key: place.next_offset for key, place in self._place(partitions).items()}
 
     def on_revoke(self, partitions: Sequence[TopicPartition]) -> None:
@@ -114,6 +124,7 @@ class Intake:
             self._grant(wish)
         if self._unplaced and self._clock.monotonic() >= self._place_again_at:
             self._resume_at(self._place(sorted(self._unplaced)))
+        self._ladder.check(self._progress)
         self._make_room()
         try:
             batches = self._use_reader.poll(self._settings.poll_messages_max, self._settings.poll_timeout_seconds)
@@ -170,7 +181,14 @@ class Intake:
     def _make_room(self) -> None:
         """While a buffer is full: wait a little without polling, then pause its table and poll on."""
         limit = self._settings.buffer_bytes_max
-        waiting = {table: self._handover.bytes_waiting(table) for table in set(self._table_of.values())}
+        tables = set(self._table_of.values())
+        if self._has_new:  # partitions of a paused table that came since are read, until they pause as well
+            self._has_new = False
+            self._use_reader.pause(self._partitions_of(self._paused))
+        waiting = {table: self._handover.bytes_waiting(table) for table in tables}
+        if self._ladder.must_pause():
+            self._pause(tables - self._paused - self._abandoned, waiting)
+            return
         resumable = {table for table in self._paused if waiting[table] < limit // 2}
         if resumable:
             self._paused -= resumable
@@ -185,10 +203,13 @@ class Intake:
         if now - self._full_since < self._settings.pause_after_seconds:
             self._handover.wait_for_room(self._settings.poll_timeout_seconds, tables=full, bytes_max=limit)
         full = {table for table in full if self._handover.bytes_waiting(table) >= limit}
-        if full:
-            self._paused |= full
-            self._use_reader.pause(self._partitions_of(full))
-            self._tell_buffers(full, waiting)
+        self._pause(full, waiting)
+
+    def _pause(self, tables: set[str], waiting: Mapping[str, int]) -> None:
+        if tables:
+            self._paused |= tables
+            self._use_reader.pause(self._partitions_of(tables))
+            self._tell_buffers(tables, waiting)
 
     def _tell_buffers(self, tables: Iterable[str], waiting: Mapping[str, int]) -> None:
         for table in tables:
@@ -289,6 +310,15 @@ class Intake:
 
     # What it tells.
 
+    def _progress(self) -> Iterator[tuple[TopicPartition, Progress]]:
+        """Give where each partition is; the log reaches at least as far as it was ever seen to."""
+        for key, place in self._places.items():
+            end = self._ends[key] = max(self._ends.get(key, 0), place.next_offset)
+            progress = self._flows.progress(
+                place.table, place.log, epoch=place.epoch, seam=self._seams[key], log_end=end
+            )
+            yield (key, progress)
+
     def _measure_lag(self) -> None:
         """Compare the seams with the ends of the logs; an answer also proves that Kafka is there again."""
         self._measure_at = self._clock.monotonic() + self._settings.lag_interval_seconds
@@ -299,6 +329,7 @@ class Intake:
             return
         self._works(events.Reading.LAG)
         self._works(events.Reading.POLL)
+        self._ends.update({key: each.end for key, each in ranges.items()})
         for key, seam in self._seams.items():
             if key in ranges:
                 records = max(0, ranges[key].end - seam)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from functools import singledispatchmethod
 from typing import TYPE_CHECKING, Final
 
+from k2.common.circuit_breaker import LevelChanged
+from k2.common.degradation import Priority
+from k2.common.degradation_metrics import DegradationMetrics
 from k2.ingestion import events
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ class IngestMetrics:
 
     def __init__(self, metrics: Metrics, *, clock: Clock) -> None:
         self._clock = clock
+        self._degradation = DegradationMetrics(metrics)
         table, topic = ["table"], ["topic"]
         self._rows = metrics.counter("k2_ingest_rows_total", "Rows committed", table)
         self._commits = metrics.counter("k2_ingest_commits_total", "Batches committed", table)
@@ -126,6 +130,15 @@ class IngestMetrics:
     def _(self, event: events.RecordsDeadLettered) -> None:
         for error_class, records in event.by_error_class.items():
             self._dead_letters.labels(event.table, error_class).inc(records)
+
+    @_count.register
+    def _(self, event: events.RecordsDeferred) -> None:
+        for (priority, reason), records in event.records.items():
+            self._degradation.shed(Priority[priority.upper()], reason, records)
+
+    @_count.register(LevelChanged)
+    def _(self, event: LevelChanged) -> None:
+        self._degradation.changed(event)
 
     @_count.register
     def _(self, event: events.RecordsInConflict) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from k2.common.degradation import Priority
     from k2.ingestion.duplicates.deduplicator import Decisions
     from k2.ingestion.handover import Chunk
     from k2.kafka.decoding import BadRecord, Decoded
+    from k2.storage.deferral import Predicate
     from k2.storage.seam import LogPartition
 
 
@@ -34,11 +37,28 @@ class PartitionPending:
     rows: int = 0
     frames: list[pl.DataFrame] = field(default_factory=list)
     bad: list[BadRecord] = field(default_factory=list)
+    predicate: Predicate | None = None
+    """By what all of it was sorted; None where all is kept."""
+    shed: Counter[tuple[Priority, str]] = field(default_factory=Counter)
+    """Records deferred, by priority and reason."""
+    spilled: int = 0
+    """How many of the frames, the first ones, are on disk."""
+
+    @property
+    def deferred(self) -> int:
+        """Records that were left out for now."""
+        return self.shed.total()
 
     def delta(self, duplicates: int = 0) -> PartitionDelta:
         """Return what committing this adds: consumed as the consumer counted, rows as the decoder did."""
         rows = self.rows - duplicates
-        counts = Counts(consumed=self.consumed, rows=rows, duplicates=duplicates, dead_letters=len(self.bad))
+        counts = Counts(
+            consumed=self.consumed,
+            rows=rows,
+            duplicates=duplicates,
+            dead_letters=len(self.bad),
+            deferred=self.deferred,
+        )
         return PartitionDelta(self.start, self.end, counts, self.leader_epoch)
 
 
@@ -48,7 +68,11 @@ class Pending:
     def __init__(self) -> None:
         self.partitions: dict[LogPartition, PartitionPending] = {}
         self.records = 0
+        self.records_kept = 0
+        """Records that were not deferred: what has to be held and written."""
         self.nbytes = 0
+        self.began: float | None = None
+        """Monotonic seconds at which its first record came in."""
 
     def __bool__(self) -> bool:
         """Say whether there is anything to commit."""
@@ -64,12 +88,43 @@ class Pending:
         part = self.partitions.get(chunk.log)
         return part is None or (part.epoch == chunk.epoch and part.end == chunk.start)
 
-    def add(self, chunk: Chunk, decoded: Decoded) -> None:
-        """Append a decoded chunk that fits."""
+    def takes(self, log: LogPartition, predicate: Predicate | None) -> bool:
+        """Say whether a chunk that is sorted by a predicate may join the partition's records.
+
+        One range of a deferred list has one predicate. Where nothing was deferred so far, a narrower one may take the
+        place of the one before: it matches nothing that was kept.
+        """
+        part = self.partitions.get(log)
+        if part is None or part.predicate == predicate:
+            return True
+        if part.deferred or part.predicate is None:
+            return False
+        if predicate is not None and (
+            predicate.tier_map_id != part.predicate.tier_map_id
+            or predicate.deferred_from < part.predicate.deferred_from
+        ):
+            return False
+        part.predicate = predicate
+        return True
+
+    def add(
+        self,
+        chunk: Chunk,
+        decoded: Decoded,
+        *,
+        at: float,
+        nbytes: int,
+        predicate: Predicate | None = None,
+        shed: Counter[tuple[Priority, str]] | None = None,
+    ) -> None:
+        """Append a decoded chunk that fits; what is `shed` of it was not decoded, `nbytes` are those of the rest."""
+        self.began = at if self.began is None else self.began
         part = self.partitions.get(chunk.log)
         if part is None:
             part = PartitionPending(chunk.batch.topic, chunk.epoch, chunk.start, chunk.start, chunk.arrived)
+            part.predicate = predicate
             self.partitions[chunk.log] = part
+        part.shed.update(shed or {})
         part.end = chunk.end
         part.leader_epoch = max(part.leader_epoch, chunk.batch.leader_epoch)
         part.consumed += len(chunk.batch)
@@ -78,7 +133,8 @@ class Pending:
             part.frames.append(decoded.rows)
         part.bad.extend(decoded.bad)
         self.records += len(chunk.batch)
-        self.nbytes += chunk.batch.nbytes
+        self.records_kept += len(chunk.batch) - (shed.total() if shed else 0)
+        self.nbytes += nbytes
 
     def drop(self, log: LogPartition) -> int:
         """Forget one partition; return how many records that were. Its bytes count until the next batch."""
@@ -86,6 +142,7 @@ class Pending:
         if part is None:
             return 0
         self.records -= part.consumed
+        self.records_kept -= part.consumed - part.deferred
         return part.consumed
 
     def parts(self) -> dict[LogPartition, Part]:
@@ -98,7 +155,10 @@ class Pending:
 
     def kept(self, decisions: Decisions) -> dict[LogPartition, BatchPart]:
         """Return what goes into the table of each partition, once it is decided what is a duplicate."""
-        return {log: BatchPart(p.topic, p.start, p.end, decisions[log].kept) for log, p in self.partitions.items()}
+        return {
+            log: BatchPart(p.topic, p.start, p.end, decisions[log].kept, is_deferring=p.predicate is not None)
+            for log, p in self.partitions.items()
+        }
 
     def bad(self) -> Iterator[tuple[LogPartition, PartitionPending, BadRecord]]:
         """Iterate over the records that could not be decoded, with their partition."""

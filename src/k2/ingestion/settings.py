@@ -134,7 +134,9 @@ class IngestionSettings(BaseModel):
     pause_after_seconds: float = Field(
         default=1.0, ge=0, description="How long polling waits for room in a full buffer before the partitions pause"
     )
-    lag_interval_seconds: float = Field(default=5.0, gt=0, description="Pause between two measurements of the lag")
+    lag_interval_seconds: float = Field(
+        default=1.0, gt=0, description="Pause between two measurements of the lag; levels of degradation follow it"
+    )
     metrics_host: str = Field(
         default="127.0.0.1", min_length=1, description="Address of the worker's /metrics, /livez and /readyz"
     )

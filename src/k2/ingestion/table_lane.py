@@ -4,93 +4,51 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections import Counter
 from concurrent.futures import wait
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from k2.common import crash_points
+from k2.common.degradation import DegradationLevel
 from k2.common.errors import AccountingError, FencedError, K2Error, LogIdentityError
 from k2.common.logging import get_logger
 from k2.ingestion import events
 from k2.ingestion.accounting import check_ledger
 from k2.ingestion.handover import Abandon, Committed, Reposition, joined
+from k2.ingestion.overload.sink_watch import SinkWatch
 from k2.ingestion.pending import Pending
-from k2.ingestion.watching.watchers import show
+from k2.ingestion.prepared import Prepared
+from k2.ingestion.watching.watchers import show, skip
 from k2.schemas.arrow import polars_schema
 from k2.schemas.records import WrittenBy
-from k2.storage.writer import Batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from concurrent.futures import Executor, Future
+    from concurrent.futures import Executor
 
     from k2.common.clock import Clock
     from k2.ingestion.dead_letters.collector import DeadLetters
-    from k2.ingestion.duplicates.deduplicator import Decisions, Deduplicator
+    from k2.ingestion.duplicates.deduplicator import Deduplicator
     from k2.ingestion.handover import Chunk, Handover
+    from k2.ingestion.lane_ports import Decoder, Heads, Writer
+    from k2.ingestion.overload.ladder import Ladder
+    from k2.ingestion.overload.shedding import Shedding
+    from k2.ingestion.overload.spilling import NoSpill, Spill
     from k2.ingestion.sequences.ledger import GapLedger, Watched
     from k2.ingestion.settings import IngestionSettings
     from k2.ingestion.watching.watchers import BatchWatcher
-    from k2.kafka.batches import LogBatch
-    from k2.kafka.decoding import Decoded
     from k2.kafka.registry import CachedSchemas
     from k2.schemas.records import RecordType
     from k2.storage.data_files import WrittenFile
-    from k2.storage.seam import LogPartition, PartitionDelta
+    from k2.storage.seam import LogPartition
     from k2.storage.tables import RegisteredLog, TableHead
     from k2.storage.writer import Commit
 
 log = get_logger(__name__)
 
-
-class Decoder(Protocol):
-    """Turns a batch of framed Avro messages into rows."""
-
-    def decode(self, batch: LogBatch, *, log_id: int) -> Decoded:
-        """Return the rows, and the records that could not become rows."""
-        ...
-
-
-class Writer(Protocol):
-    """Writes data files and commits them behind the fence."""
-
-    def write_files(self, rows: pl.DataFrame) -> tuple[WrittenFile, ...]:
-        """Write the rows, sorted and synced."""
-        ...
-
-    def commit(self, batch: Batch) -> Commit:
-        """Append the batch where the fence allows it."""
-        ...
-
-
-class Heads(Protocol):
-    """Where the head of a table is read."""
-
-    def head(self, table_name: str) -> TableHead:
-        """Return the newest snapshot's head."""
-        ...
-
-
-@dataclass(slots=True)
-class _Prepared:
-    """A batch on its way into the table; it is kept, with its id, until its fate is known."""
-
-    batch_id: str
-    pending: Pending
-    schemas: Mapping[int, str]
-    created_at_ns: int
-    deltas: Mapping[LogPartition, PartitionDelta] = field(default_factory=dict)
-    """What it adds to each partition; known once it is decided what is a duplicate."""
-    decisions: Decisions = field(default_factory=dict)
-    written: Future[tuple[WrittenFile, ...]] | None = None
-    files: tuple[WrittenFile, ...] | None = None
-    write_seconds: float = 0.0
-    published: set[LogPartition] = field(default_factory=set)
-    recorded: set[LogPartition] = field(default_factory=set)
-    watched: Watched | None = None
+_SINK_LOOK_SECONDS: Final = 0.25
+"""How soon a lane asks again whether it may try the sink."""
 
 
 class TableLane:
@@ -113,6 +71,9 @@ class TableLane:
         clock: Clock,
         observer: events.Observer,
         check_topics: Callable[[set[str]], None],
+        shedding: Shedding,
+        ladder: Ladder,
+        spill: Spill | NoSpill,
         watchers: Sequence[BatchWatcher] = (),
     ) -> None:
         self.table = record_type.name
@@ -131,10 +92,15 @@ class TableLane:
         self._clock = clock
         self._observe = observer
         self._check_topics = check_topics
+        self._shedding = shedding
+        self._ladder = ladder
+        self._spill = spill
         self._watchers = tuple(watchers)
         self._pending = Pending()
-        self._prepared: _Prepared | None = None
+        self._prepared: Prepared | None = None
         self._waiting: list[Chunk] = []
+        self._is_cut = False
+        self._sink = SinkWatch(ladder)
         self._oldest_epoch = 0
         self._commit_sequence = 0
         self._logs: Mapping[int, RegisteredLog] = {}
@@ -147,8 +113,7 @@ class TableLane:
 
     def wants_chunks(self) -> bool:
         """Say whether the lane can decode more now."""
-        full = self._pending.records >= self._settings.commit_rows_max
-        return not (self.stopped or self._waiting or full or self._pending.nbytes >= self._settings.pending_bytes_max)
+        return not (self.stopped or self._waiting or self._is_full() or self._is_overdue())
 
     @property
     def is_idle(self) -> bool:
@@ -166,10 +131,20 @@ class TableLane:
             return math.inf  # the file writer nudges when it is done
         if self._prepared or self._waiting:
             return self._retry_at
-        full = self._pending.records >= self._settings.commit_rows_max
-        if full or self._pending.nbytes >= self._settings.pending_bytes_max:
+        if self._is_full():
             return self._retry_at
         return max(self._retry_at, self._pending.oldest_arrival + self._interval_seconds)
+
+    def _is_full(self) -> bool:
+        enough = self._pending.records_kept >= self._settings.commit_rows_max
+        return enough or self._pending.nbytes >= self._settings.pending_bytes_max
+
+    def _is_overdue(self) -> bool:
+        """Say whether the next batch should be under way, while the one before is: then the sink is too slow."""
+        began = self._pending.began
+        if self._prepared is None or began is None:
+            return False
+        return self._clock.monotonic() - began >= self._settings.commit_interval_seconds
 
     # Steps; each handles its own errors, so that the loop never sees one.
 
@@ -187,7 +162,7 @@ class TableLane:
             return
         if self._prepared is None:
             self._guarded(self._decode_waiting)
-        if self._prepared or not self._waiting:
+        if self._prepared or self._is_cut or not self._waiting:
             self._guarded(self._commit)
 
     def _watch_quiet(self) -> None:
@@ -201,6 +176,7 @@ class TableLane:
     def flush(self, seconds: float) -> bool:
         """Commit all that is decoded, due or not; return whether nothing is left within the time."""
         deadline = self._clock.monotonic() + seconds
+        self._sink.try_in_any_case()
         while not (self.stopped or self.is_idle):
             if not self._guarded(self._decode_waiting) or not self._guarded(self._commit):
                 return False
@@ -234,18 +210,36 @@ class TableLane:
             self._learn(self._heads.head(self.table))
         blocks = joined(self._waiting, records_max=self._settings.decode_messages_max)
         self._waiting = blocks
-        while self._waiting:
-            self._decode(self._waiting[0])
-            self._waiting.pop(0)
+        while self._waiting and not self._is_cut:
+            if self._decode(self._waiting[0]):
+                self._waiting.pop(0)
+        if self._ladder.level >= DegradationLevel.AGGRESSIVE:
+            self._spill.relieve(self._pending)
 
-    def _decode(self, chunk: Chunk) -> None:
+    def _decode(self, chunk: Chunk) -> bool:
+        """Sort and decode a chunk; False if the batch must be committed first, since it was sorted otherwise."""
         if chunk.epoch <= self._oldest_epoch:
-            return
+            return True
         if not self._pending.fits(chunk):
             self._pending.drop(chunk.log)
-        decoded = self._decoder.decode(chunk.batch, log_id=chunk.log.log_id)
-        self._pending.add(chunk, decoded)
+        batches = [self._pending] if self._prepared is None else [self._prepared.pending, self._pending]
+        held = [part for batch in batches if (part := batch.partitions.get(chunk.log)) is not None]
+        predicate = self._shedding.in_force(chunk.log, held)
+        if not self._pending.takes(chunk.log, predicate):
+            self._is_cut = True
+            return False
+        found = self._shedding.sort(chunk, predicate)
+        decoded = self._decoder.decode(found.batch, log_id=chunk.log.log_id)
+        self._pending.add(
+            chunk,
+            decoded,
+            at=self._clock.monotonic(),
+            nbytes=found.batch.nbytes,
+            predicate=predicate,
+            shed=found.shed,
+        )
         crash_points.reached("after_decode")
+        return True
 
     # Committing.
 
@@ -255,30 +249,36 @@ class TableLane:
                 return
             self._prepared = self._prepare()
         prepared = self._prepared
+        if not self._sink.may_try():
+            self._retry_at = self._clock.monotonic() + _SINK_LOOK_SECONDS
+            return
         if not self._files_are_written(prepared):
+            self._decode_waiting()  # what waited for the batch to be cut
             return
         check_ledger(self.table, prepared.deltas, rows_in_files=sum(file.rows for file in prepared.files or ()))
         self._see_that_topics_are_unchanged(prepared)
         watched = self._watched(prepared)
         self._send_dead_letters(prepared)
-        self._gap_ledger.record(watched)
+        self._sink.told(lambda: self._gap_ledger.record(watched))
         crash_points.reached("after_side_tables")
         started = self._clock.monotonic()
-        commit = self._writer.commit(self._batch(prepared))
+        commit = self._sink.told(lambda: self._writer.commit(prepared.batch))
+        self._sink.succeeded()
         self._gap_ledger.committed(watched, commit.seam.commit_sequence)
         self._committed(prepared, commit, self._clock.monotonic() - started)
 
-    def _see_that_topics_are_unchanged(self, prepared: _Prepared) -> None:
+    def _see_that_topics_are_unchanged(self, prepared: Prepared) -> None:
         try:
             self._check_topics({part.topic for part in prepared.pending.partitions.values()})
         except LogIdentityError as error:
             raise FencedError(str(error)) from error
 
-    def _prepare(self) -> _Prepared:
-        pending, self._pending = self._pending, Pending()
-        return _Prepared(str(uuid.uuid4()), pending, self._schemas.newly_met, self._clock.time_ns())
+    def _prepare(self) -> Prepared:
+        pending, self._pending, self._is_cut = self._pending, Pending(), False
+        deferral = self._shedding.deferral(pending)
+        return Prepared(str(uuid.uuid4()), pending, self._schemas.newly_met, self._clock.time_ns(), deferral)
 
-    def _files_are_written(self, prepared: _Prepared) -> bool:
+    def _files_are_written(self, prepared: Prepared) -> bool:
         """Have the files written beside this thread, which decodes the next batch meanwhile; True once they are."""
         if prepared.files is not None:
             return True
@@ -288,11 +288,11 @@ class TableLane:
         if not prepared.written.done():
             return False
         written, prepared.written = prepared.written, None
-        prepared.files = written.result()
+        prepared.files = self._sink.told(written.result)
         prepared.deltas = prepared.pending.deltas(prepared.decisions)
         return True
 
-    def _write_files(self, prepared: _Prepared) -> tuple[WrittenFile, ...]:
+    def _write_files(self, prepared: Prepared) -> tuple[WrittenFile, ...]:
         """Write the batch's rows less duplicates; runs in the file writer's thread, on what no other thread changes."""
         started = self._clock.monotonic()
         prepared.decisions = self._deduplicator.decide(prepared.pending.parts())
@@ -307,12 +307,12 @@ class TableLane:
         )
         return rows.select(self._columns)
 
-    def _watched(self, prepared: _Prepared) -> Watched:
+    def _watched(self, prepared: Prepared) -> Watched:
         if prepared.watched is None:
             prepared.watched = self._gap_ledger.watch(prepared.pending.kept(prepared.decisions), self._logs)
         return prepared.watched
 
-    def _send_dead_letters(self, prepared: _Prepared) -> None:
+    def _send_dead_letters(self, prepared: Prepared) -> None:
         for key, part in prepared.pending.partitions.items():
             if part.bad and key not in prepared.recorded:
                 topic_id = self._logs[key.log_id].topic_id
@@ -322,10 +322,7 @@ class TableLane:
                 self._dead_letters.record(self.table, key.log_id, part.topic, topic_id, part.bad)
                 prepared.recorded.add(key)
 
-    def _batch(self, prepared: _Prepared) -> Batch:
-        return Batch(prepared.batch_id, prepared.deltas, prepared.files or (), prepared.schemas, prepared.created_at_ns)
-
-    def _committed(self, prepared: _Prepared, commit: Commit, commit_seconds: float) -> None:
+    def _committed(self, prepared: Prepared, commit: Commit, commit_seconds: float) -> None:
         self._prepared = None
         self._interval_seconds = self._settings.commit_interval_seconds
         self._failures, self._retry_at = 0, 0.0
@@ -335,27 +332,18 @@ class TableLane:
         number = 0 if commit.found else commit.seam.commit_sequence  # of an older try, only the head's is known
         self._deduplicator.committed(prepared.decisions, prepared.deltas, number)
         self._handover.ask_consumer(Committed(self.table, ends))
-        show(self._watchers, self.table, prepared.pending.parts())
-        conflicts = {key: decision.conflicts for key, decision in prepared.decisions.items() if decision.conflicts}
-        if conflicts:
-            self._observe(events.RecordsInConflict(self.table, conflicts))
-        by_error_class = Counter(record.error_class for _, _, record in prepared.pending.bad())
-        if by_error_class:
-            self._observe(events.RecordsDeadLettered(self.table, dict(by_error_class)))
-        self._observe(
-            events.BatchCommitted(
-                table=self.table,
-                rows=commit.rows,
-                dead_letters=by_error_class.total(),
-                records=prepared.pending.records,
-                files=len(prepared.files or ()),
-                write_seconds=prepared.write_seconds,
-                commit_seconds=commit_seconds,
-                commit_sequence=commit.seam.commit_sequence,
-                snapshot_id=commit.snapshot_id,
-                duplicates=sum(decision.duplicates for decision in prepared.decisions.values()),
-            )
-        )
+        self._take_note_of_backfills(self._shedding.committed(commit.seam, prepared.pending))
+        self._show(prepared)
+        for event in prepared.told(self.table, commit, commit_seconds):
+            self._observe(event)
+
+    def _show(self, prepared: Prepared) -> None:
+        """Show the batch to those who watch, unless their time is needed elsewhere or they would miss some of it."""
+        is_whole = all(part.predicate is None for part in prepared.pending.partitions.values())
+        if is_whole and self._ladder.level < DegradationLevel.SOFT:
+            show(self._watchers, self.table, prepared.pending.parts())
+        else:
+            skip(self._watchers, self.table)
 
     # When it cannot go on.
 
@@ -381,12 +369,13 @@ class TableLane:
         self._handover.ask_consumer(Abandon(self.table))
 
     def _forget(self) -> int:
+        self._sink.given_up()
         records = self._pending.records + sum(len(chunk.batch) for chunk in self._waiting)
         if self._prepared is not None:
             records += self._prepared.pending.records
         self._oldest_epoch = self._handover.epoch
         self._handover.discard(self.table)
-        self._pending, self._prepared, self._waiting = Pending(), None, []
+        self._pending, self._prepared, self._waiting, self._is_cut = Pending(), None, [], False
         self._failures, self._retry_at, self._logs = 0, 0.0, {}
         return records
 
@@ -394,3 +383,9 @@ class TableLane:
         self._logs = {entry.log_id: entry for entry in head.logs}
         self._commit_sequence = head.seam.commit_sequence
         self._schemas.learn(head.schemas)
+        self._take_note_of_backfills(self._shedding.learn(head))
+
+    def _take_note_of_backfills(self, written: Mapping[LogPartition, int]) -> None:
+        """Let go of what is remembered without the rows that others have written since, of offsets passed before."""
+        self._deduplicator.written_elsewhere(written)
+        self._gap_ledger.written_elsewhere(written)

@@ -13,6 +13,10 @@ from k2.ingestion import events
 from k2.ingestion.duplicates.deduplicator import KeepAll
 from k2.ingestion.handover import Handover
 from k2.ingestion.intake import Intake
+from k2.ingestion.overload.flows import Flows
+from k2.ingestion.overload.ladder import NoLadder
+from k2.ingestion.overload.shedding import Shedding
+from k2.ingestion.overload.spilling import NoSpill
 from k2.ingestion.positioner import Positioner
 from k2.ingestion.sequences.ledger import GapLedger
 from k2.ingestion.sequences.markers import NoMarkers
@@ -26,16 +30,19 @@ if TYPE_CHECKING:
     from k2.common.clock import Clock
     from k2.ingestion.dead_letters.collector import DeadLetters
     from k2.ingestion.duplicates.deduplicator import Deduplicator
+    from k2.ingestion.lane_ports import Decoder, Writer
+    from k2.ingestion.overload.ladder import Ladder
+    from k2.ingestion.overload.spilling import Spill
     from k2.ingestion.positioner import Cluster, Tables
     from k2.ingestion.sequences.filling import GapLog
-    from k2.ingestion.sequences.ledger import GapTable, RowSource
     from k2.ingestion.sequences.markers import Markers
+    from k2.ingestion.sequences.ports import GapTable, RowSource
     from k2.ingestion.settings import IngestionSettings
-    from k2.ingestion.table_lane import Decoder, Writer
     from k2.ingestion.watching.watchers import BatchWatcher
     from k2.kafka.ports import GroupedReader, TopicPartition
     from k2.kafka.registry import CachedSchemas
     from k2.schemas.records import RecordType
+    from k2.schemas.tier_maps import TierMap
 
 log = get_logger(__name__)
 
@@ -54,6 +61,16 @@ class ReaderFactory(Protocol):
     ) -> GroupedReader:
         """Join the group."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class OverloadParts:
+    """What the worker does about overload; by itself, nothing. `tiers` say what is deferred, `spill` where it goes."""
+
+    ladder: Ladder = field(default_factory=NoLadder)
+    tiers: TierMap | None = None
+    spill: Spill | NoSpill = field(default_factory=NoSpill)
+    keys_max: int = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +122,7 @@ class IngestWorker:
         expiry: Expiry,
         clock: Clock,
         observer: events.Observer,
+        overload: OverloadParts | None = None,
         wait_for_writer: Callable[[threading.Event, float], bool] = threading.Event.wait,
         file_writer: Executor | None = None,
         closing: Sequence[Callable[[], None]] = (),
@@ -114,7 +132,7 @@ class IngestWorker:
         `table_of` maps the topics read to tables, `scopes` those with numbers to watch to the column (symbol or
         channel) that tells their streams apart.
         """
-        parts = tuple(parts)
+        parts, overload, flows = tuple(parts), overload or OverloadParts(), Flows()
         self._settings = settings
         self._table_of = dict(table_of)
         self._make_reader = make_reader
@@ -135,6 +153,8 @@ class IngestWorker:
             settings=settings,
             clock=clock,
             observer=self._observe,
+            ladder=overload.ladder,
+            flows=flows,
             wait_for_writer=wait_for_writer,
         )
         self._file_writer = file_writer or ThreadPoolExecutor(max_workers=1, thread_name_prefix="k2-ingest-files")
@@ -165,6 +185,15 @@ class IngestWorker:
                 clock=clock,
                 observer=self._observe,
                 check_topics=positioner.check_topics,
+                shedding=Shedding(
+                    part.record_type.name,
+                    ladder=overload.ladder,
+                    flows=flows,
+                    tiers=overload.tiers,
+                    keys_max=overload.keys_max,
+                ),
+                ladder=overload.ladder,
+                spill=overload.spill,
                 watchers=part.watchers,
             )
             for part in parts

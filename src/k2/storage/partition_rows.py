@@ -6,7 +6,7 @@ import datetime as dt
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
-from pyiceberg.expressions import And, BooleanExpression, EqualTo, GreaterThanOrEqual, LessThan
+from pyiceberg.expressions import And, BooleanExpression, EqualTo, GreaterThanOrEqual, LessThan, NotEqualTo
 
 from k2.schemas.records import WrittenBy
 from k2.storage.failures import translated
@@ -35,7 +35,7 @@ class PinnedRows:
     def rows(
         self, partition: LogPartition, start: int, end: int, *, columns: Sequence[str], since_us: int = 0
     ) -> Iterator[pl.DataFrame]:
-        """Iterate over ingested rows with offsets in [start, end), log times from `since_us` on, ordered by offset."""
+        """Iterate over rows, but for replayed ones, of offsets in [start, end) logged from `since_us` on, in order."""
         since = dt.datetime.fromtimestamp(since_us // 1_000_000, tz=dt.UTC).isoformat()
         for low in range(start, end, SLAB_OFFSETS):
             within: BooleanExpression = And(
@@ -44,7 +44,7 @@ class PinnedRows:
                 GreaterThanOrEqual(term="log_offset", value=low),
                 LessThan(term="log_offset", value=min(end, low + SLAB_OFFSETS)),
                 GreaterThanOrEqual(term="ts_log", value=since),
-                EqualTo(term="written_by", value=WrittenBy.INGEST),
+                NotEqualTo(term="written_by", value=WrittenBy.REPLAY),
             )
             with translated(f"reading rows of {partition}", path=".".join(self._table.name())):
                 found = intact_scan(self._table, within, tuple(columns)).to_arrow()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from k2.ingestion.duplicates.deduplicator import Deduplicator
-    from k2.ingestion.table_lane import Decoder
+    from k2.ingestion.lane_ports import Decoder
     from k2.kafka.batches import LogBatch
     from k2.schemas.records import RecordType
     from k2.storage.seam import LogPartition

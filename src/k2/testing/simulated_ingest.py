@@ -11,7 +11,7 @@ from k2.ingestion.dead_letters.collector import DeadLetters
 from k2.ingestion.duplicates.deduplicator import KeepAll
 from k2.ingestion.sequences.markers import NoMarkers
 from k2.ingestion.settings import IngestionSettings
-from k2.ingestion.worker import IngestWorker, TableParts
+from k2.ingestion.worker import IngestWorker, OverloadParts, TableParts
 from k2.kafka.registry import CachedSchemas
 from k2.schemas.records import RECORD_TYPES
 from k2.testing.simulated_log import SimulatedGroup, SimulatedGroupReader, SimulatedLog, SimulatedProducer
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from k2.ingestion.duplicates.deduplicator import Deduplicator
     from k2.ingestion.events import Event
+    from k2.ingestion.lane_ports import Decoder
     from k2.ingestion.sequences.markers import Markers
-    from k2.ingestion.table_lane import Decoder
     from k2.ingestion.watching.watchers import BatchWatcher
     from k2.kafka.ports import TopicPartition
     from k2.schemas.records import RecordType
@@ -124,6 +124,7 @@ class SimulatedWorker:
             expiry=_NoExpiry(),
             clock=world.clock,
             observer=self.events.append,
+            overload=world.overload(),
             wait_for_writer=self._wait_for_writer,
             file_writer=InlineExecutor(),
         )
@@ -209,6 +210,10 @@ class SimulatedIngest:
         """Return what the feeds have marked, as a worker sees it."""
         del record_type
         return NoMarkers()
+
+    def overload(self) -> OverloadParts:
+        """Return what a worker does about overload."""
+        return OverloadParts()
 
     def batch_messages(self) -> int:
         """Draw how many messages one poll brings from a partition."""

@@ -35,6 +35,8 @@ class SimulatedLog:
     topics: dict[str, SimulatedTopic] = field(default_factory=dict)
     sent: dict[str, list[tuple[bytes | None, bytes | None, dict[str, bytes]]]] = field(default_factory=dict)
     is_up: bool = True
+    key_of: Callable[[bytes], bytes | None] = lambda _value: b"SYM"
+    """The key of a value."""
 
     def create(self, topic: str, partitions: int, *, topic_id: str = "topic-1") -> None:
         """Create a topic, or create it again under another id."""
@@ -221,7 +223,7 @@ class SimulatedGroupReader:
             partition=key[1],
             offsets=offsets,
             ts_log_ms=[1_700_000_000_000 + offset for offset in offsets],
-            keys=[b"SYM"] * len(offsets),
+            keys=[self._log.key_of(values[offset] or b"") for offset in offsets],
             values=[values[offset] for offset in offsets],
             next_offset=end,
             leader_epoch=0,

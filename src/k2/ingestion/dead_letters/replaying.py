@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from k2.common.clock import Clock
+    from k2.ingestion.lane_ports import Decoder
     from k2.ingestion.sequences.filling import GapFilling
     from k2.ingestion.settings import IngestionSettings
-    from k2.ingestion.table_lane import Decoder
     from k2.kafka.decoding import BadRecord
     from k2.kafka.registry import CachedSchemas
     from k2.storage.replays import ReplayCommit

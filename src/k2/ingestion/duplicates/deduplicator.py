@@ -7,7 +7,7 @@ dropped. So memory that knows too much costs a look at the table, and memory tha
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -18,6 +18,7 @@ from k2.common.errors import FencedError
 from k2.common.logging import get_logger
 from k2.common.units import NS_PER_SECOND
 from k2.ingestion.duplicates.bloom_generations import BloomGenerations
+from k2.ingestion.duplicates.memory import Memory, MemoryGap
 from k2.ingestion.duplicates.seen_sequences import SeenSequences
 from k2.schemas.duplicates import WINDOW, WINNER, decide
 from k2.schemas.identity import KEY, content_hash, content_source, identity_source, with_identity
@@ -77,15 +78,6 @@ class StoredRows(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryGap:
-    """What one partition's memory lacks."""
-
-    logged_from: datetime
-    offset_from: int = 0
-    commits_above: int = -1
-
-
-@dataclass(frozen=True, slots=True)
 class Part:
     """The decoded rows of one partition from `start` on, in the order of their offsets."""
 
@@ -126,6 +118,10 @@ class Deduplicator(Protocol):
         """Remember a batch that is in the table, by a commit of this number; 0 if the number is not known."""
         ...
 
+    def written_elsewhere(self, since: Mapping[LogPartition, int]) -> None:
+        """Take note that others have written rows below the seams of partitions, each after a commit."""
+        ...
+
 
 class KeepAll:
     """Drops nothing: for tables that are not to be checked."""
@@ -139,21 +135,8 @@ class KeepAll:
     ) -> None:
         """Remember nothing."""
 
-
-@dataclass(slots=True)
-class _Memory:
-    """What may be stored of one partition, up to `next_offset`, as of a commit."""
-
-    next_offset: int
-    commit_sequence: int
-    sequences: SeenSequences
-    blind_until: datetime | None = None
-    """Log time up to which rows were stored that are not remembered."""
-    forgotten_at: datetime | None = None
-    ids_by_generation: dict[int, datetime] = field(default_factory=dict)
-    """Newest log time of the ids that went into each generation of the shared filters."""
-    ids_lost: datetime | None = None
-    """Log time up to which the filters have forgotten ids: too soon for a partition that lags behind the others."""
+    def written_elsewhere(self, since: Mapping[LogPartition, int]) -> None:
+        """Forget nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +167,7 @@ class TableDeduplicator:
         self._settings = settings
         self._identity = [*identity_source(record_type), "ts_log", "log_offset"]
         self._columns = list(dict.fromkeys([*self._identity, *content_source(record_type)]))
-        self._memories: dict[LogPartition, _Memory] = {}
+        self._memories: dict[LogPartition, Memory] = {}
         self._ids = BloomGenerations(
             capacity=settings.ids_capacity, error_rate=settings.ids_error_rate, window_ms=_WINDOW_MS
         )
@@ -215,6 +198,11 @@ class TableDeduplicator:
                 self._learn(memory, decision.learned)
             memory.next_offset = deltas[at].end
             memory.commit_sequence = max(memory.commit_sequence, commit_sequence)
+
+    def written_elsewhere(self, since: Mapping[LogPartition, int]) -> None:
+        """Read those rows before the partition's next batch is decided; see Deduplicator."""
+        for at in since.keys() & self._memories.keys():
+            self._memories[at].written_elsewhere(since[at])
 
     @property
     def size_bytes(self) -> int:
@@ -253,7 +241,7 @@ class TableDeduplicator:
             learned=named.filter(~pl.col("log_offset").is_in(dropped)),
         )
 
-    def _may_be_stored(self, memory: _Memory, named: pl.DataFrame) -> pl.Series:
+    def _may_be_stored(self, memory: Memory, named: pl.DataFrame) -> pl.Series:
         if memory.blind_until is not None:
             return pl.repeat(value=True, n=named.height, eager=True)
         by_number = named["sequence"].is_not_null()
@@ -315,8 +303,8 @@ class TableDeduplicator:
                 memory = None
             if memory is None:
                 gaps[at] = MemoryGap(keyed.since)
-            elif memory.next_offset < start:
-                gaps[at] = MemoryGap(keyed.since, memory.next_offset, memory.commit_sequence)
+            elif (gap := memory.gap(start, keyed.since)) is not None:
+                gaps[at] = gap
         if not gaps:
             return None
         pinned = self._stored.pin()
@@ -346,10 +334,11 @@ class TableDeduplicator:
             if blind and isinstance(newest, datetime):
                 memory.blind_until = newest + WINDOW + _SLACK
             memory.next_offset, memory.commit_sequence = start, pinned.head.seam.commit_sequence
+            memory.written_above = None
             self._memories[at] = memory
 
-    def _nothing(self) -> _Memory:
-        return _Memory(0, -1, SeenSequences(intervals_max=self._settings.intervals_max))
+    def _nothing(self) -> Memory:
+        return Memory(0, -1, SeenSequences(intervals_max=self._settings.intervals_max))
 
     def _at_start(self, at: LogPartition, start: int, pinned: PinnedSnapshot) -> PinnedSnapshot:
         seam = pinned.head.seam.next_offset(at)
@@ -360,7 +349,7 @@ class TableDeduplicator:
             )
         return pinned
 
-    def _learn(self, memory: _Memory, named: pl.DataFrame) -> None:
+    def _learn(self, memory: Memory, named: pl.DataFrame) -> None:
         if named.is_empty():
             return
         by_number = named["sequence"].is_not_null()
@@ -378,7 +367,7 @@ class TableDeduplicator:
             memory.sequences = SeenSequences(intervals_max=self._settings.intervals_max)
             memory.blind_until = newest + WINDOW + _SLACK
 
-    def _learn_ids(self, memory: _Memory, keys: list[int], newest: datetime) -> None:
+    def _learn_ids(self, memory: Memory, keys: list[int], newest: datetime) -> None:
         """Add ids as of the newest log time of all partitions: one that lags behind must not fall out of the window."""
         if not keys:
             return

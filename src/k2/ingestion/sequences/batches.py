@@ -118,11 +118,13 @@ def observe(
     end_offset: int,
     markers: Sequence[Marker] = (),
     until_us: int = 0,
+    is_whole: bool = True,
 ) -> Observation:
     """Check the rows of one partition, in the order of their offsets, up to `end_offset`; `memory` stays as it is.
 
     `scope` names the column that tells streams apart: symbol or channel. A marker counts before the first row that was
-    logged after it; `until_us` is a time that the log has passed without another row.
+    logged after it; `until_us` is a time that the log has passed without another row. Where the rows are not the
+    `is_whole` batch, nothing is said of a stream that has none: what it misses may be in those left out.
     """
     seen = Observation(clock_us=memory.clock_us, offset=memory.offset, marker=memory.marker)
     if rows.height:
@@ -148,7 +150,8 @@ def observe(
                 walk.run(start, end)
             if walk.state is not None:
                 seen.states[name] = walk.state
-    _settle_all(memory, seen, rules, time_us=passed_us, offset=end_offset - 1)
+    holed = memory.holed if is_whole else frozenset()
+    _settle_all(memory, holed, seen, rules, time_us=passed_us, offset=end_offset - 1)
     return seen
 
 
@@ -312,9 +315,11 @@ def _breaks(columns: _Columns, rules: SequenceRules) -> Ints:
     return np.flatnonzero(~continues) + 1
 
 
-def _settle_all(memory: Memory, seen: Observation, rules: SequenceRules, *, time_us: int, offset: int) -> None:
+def _settle_all(
+    memory: Memory, holed: frozenset[str], seen: Observation, rules: SequenceRules, *, time_us: int, offset: int
+) -> None:
     """Look at every stream that misses something with the time and place that the batch has reached."""
-    holed = memory.holed.union(name for name, state in seen.states.items() if _waits(state))
+    holed = holed.union(name for name, state in seen.states.items() if _waits(state))
     for name in sorted(holed):
         state = seen.states.get(name)
         if state is None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -19,64 +19,27 @@ from k2.common.logging import get_logger
 from k2.ingestion import events
 from k2.ingestion.sequences.batches import COLUMNS, Memory, observe, remembered, without_forgotten
 from k2.ingestion.sequences.filling import closed, past_memory
+from k2.ingestion.sequences.gap_frames import GapPlace, gap_frame
 from k2.ingestion.sequences.markers import NoMarkers
-from k2.ingestion.sequences.rules import NO_DAY, GapEvent, SequenceKind
-from k2.kafka.topics import exchange_of
+from k2.ingestion.sequences.rules import GapEvent, SequenceKind
 from k2.schemas.arrow import polars_schema
-from k2.schemas.records import GAPS, TRADES
+from k2.schemas.records import TRADES, WrittenBy
+from k2.storage.deferral import DeferredList
 from k2.storage.seam import LogPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from k2.common.clock import Clock
     from k2.ingestion.sequences.batches import Observation, StreamChange
     from k2.ingestion.sequences.filling import GapLog
     from k2.ingestion.sequences.markers import Marker, Markers
+    from k2.ingestion.sequences.ports import GapTable, LogEnds, RowSource
     from k2.ingestion.sequences.settings import SequenceSettings
-    from k2.kafka.ports import LogRange, TopicPartition
-    from k2.storage.tables import RegisteredLog, TableHead
+    from k2.storage.seam import Seam
+    from k2.storage.tables import RegisteredLog
 
 log = get_logger(__name__)
-
-
-class PinnedRows(Protocol):
-    """One snapshot of a table."""
-
-    @property
-    def head(self) -> TableHead:
-        """The snapshot's head."""
-        ...
-
-    def rows(
-        self, partition: LogPartition, start: int, end: int, *, columns: Sequence[str], since_us: int = 0
-    ) -> Iterator[pl.DataFrame]:
-        """Iterate over ingested rows, ordered by offset."""
-        ...
-
-
-class RowSource(Protocol):
-    """Where a memory is rebuilt from."""
-
-    def pinned(self, table_name: str) -> PinnedRows:
-        """Return the newest snapshot; UnavailableError."""
-        ...
-
-
-class LogEnds(Protocol):
-    """Where the log ends."""
-
-    def ranges(self, topics: str | Iterable[str]) -> Mapping[TopicPartition, LogRange]:
-        """Return what each partition holds; a topic that does not exist is left out."""
-        ...
-
-
-class GapTable(Protocol):
-    """What keeps the events of gaps."""
-
-    def append(self, events: pl.DataFrame) -> int:
-        """Append the events that are absent; return how many."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +50,8 @@ class BatchPart:
     start: int
     end: int
     frames: Sequence[pl.DataFrame]
+    is_deferring: bool = False
+    """Some of the range is left out for now, or may be: what is missing in it is no gap yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +69,8 @@ class Watched:
 
     seen: dict[LogPartition, Observation] = field(default_factory=dict)
     ends: dict[LogPartition, int] = field(default_factory=dict)
+    resumed: set[LogPartition] = field(default_factory=set)
+    """Partitions of which nothing is left out any more."""
     gap_events: pl.DataFrame | None = None
     is_recorded: bool = False
 
@@ -139,6 +106,8 @@ class GapLedger:
         self._history = history
         self._look_at = clock.monotonic()
         self._known: dict[LogPartition, _Remembered] = {}
+        self._pending_from: dict[LogPartition, int] = {}
+        """From where on something was left out of a partition: what is missing there is decided once it is written."""
 
     def watch(self, parts: Mapping[LogPartition, BatchPart], logs: Mapping[int, RegisteredLog]) -> Watched:
         """Decide what the batch's rows are; changes nothing.
@@ -155,13 +124,19 @@ class GapLedger:
         if parts:
             self._markers.refresh()
         for key, part in parts.items():
+            if part.is_deferring:
+                self._pending_from.setdefault(key, part.start)
+                if self._scopes[part.topic] != "symbol":
+                    continue  # its streams go through what is deferred and what is not
             rows = _rows(part.frames)
-            memory = self._memory(key, part, rows)
-            seen = self._observed(memory, rows, key, part.topic, part.end)
+            memory, missed = self._memory(key, part, rows)
+            seen = self._observed(memory, rows, key, part)
             watched.seen[key], watched.ends[key] = seen, part.end
+            if not part.is_deferring:
+                watched.resumed.add(key)
             topic_id = logs[key.log_id].topic_id
-            if seen.changes:
-                changes.append(self._as_events(seen.changes, key, part, topic_id))
+            if missed or seen.changes:
+                changes.append(self._as_events([*missed, *seen.changes], key, part, topic_id))
             changes += self._filled_past_memory(seen, rows, key, part, topic_id)
         if changes:
             watched.gap_events = pl.concat(changes)
@@ -195,6 +170,8 @@ class GapLedger:
                 continue
             key = LogPartition(registered.log_id, number)
             seam = pinned.head.seam.next_offset(key)
+            if DeferredList.of(pinned.head.seam, key).entries:
+                continue
             if seam is not None and seam >= ends[topic, number].end:
                 self._pass_time(key, BatchPart(topic, seam, seam, ()), registered.topic_id, until_us)
 
@@ -211,8 +188,19 @@ class GapLedger:
             memory = remembered(known.memory if known else Memory(), seen)
             memory = without_forgotten(memory, self._rules, streams_max=self._settings.streams_max)
             self._known[key] = _Remembered(memory, watched.ends[key], commit_sequence)
+        for key in watched.resumed:
+            self._pending_from.pop(key, None)
         if watched.seen:
             self._tell(watched)
+
+    def written_elsewhere(self, partitions: Iterable[LogPartition]) -> None:
+        """Take note that others have written rows below the seams of partitions: memory is to be read anew.
+
+        Where something is left out still, it is read once nothing is.
+        """
+        for key in partitions:
+            if key not in self._pending_from:
+                self._known.pop(key, None)
 
     def _filled_past_memory(
         self, seen: Observation, rows: pl.DataFrame, key: LogPartition, part: BatchPart, topic_id: str
@@ -226,42 +214,79 @@ class GapLedger:
 
     def _pass_time(self, key: LogPartition, part: BatchPart, topic_id: str, until_us: int) -> None:
         rows = _rows(())
-        memory = self._memory(key, part, rows)
-        seen = self._observed(memory, rows, key, part.topic, part.end, until_us)
-        watched = Watched({key: seen}, {key: part.end})
-        if seen.changes:
-            watched.gap_events = self._as_events(seen.changes, key, part, topic_id)
+        memory, missed = self._memory(key, part, rows)
+        seen = self._observed(memory, rows, key, part, until_us)
+        watched = Watched({key: seen}, {key: part.end}, {key})
+        if missed or seen.changes:
+            watched.gap_events = self._as_events([*missed, *seen.changes], key, part, topic_id)
             self._see_that_none_halts(watched.gap_events)
-        if seen.states or seen.marker != memory.marker:
+        if missed or seen.states or seen.marker != memory.marker:
             self.record(watched)
             self.committed(watched, self._known[key].commit_sequence)
 
     # Memory.
 
     def _observed(
-        self, memory: Memory, rows: pl.DataFrame, key: LogPartition, topic: str, end: int, until_us: int = 0
+        self, memory: Memory, rows: pl.DataFrame, key: LogPartition, part: BatchPart, until_us: int = 0
     ) -> Observation:
+        known = () if part.is_deferring else self._markers.of(part.topic, key.partition)
         return observe(
             memory,
             rows,
             self._rules,
-            scope=self._scopes[topic],
+            scope=self._scopes[part.topic],
             partition=key.partition,
-            end_offset=end,
-            markers=_after(self._markers.of(topic, key.partition), memory.marker),
+            end_offset=part.end,
+            markers=_after(known, memory.marker),
             until_us=until_us,
+            is_whole=not part.is_deferring,
         )
 
-    def _memory(self, key: LogPartition, part: BatchPart, rows: pl.DataFrame) -> Memory:
+    def _memory(self, key: LogPartition, part: BatchPart, rows: pl.DataFrame) -> tuple[Memory, list[StreamChange]]:
+        """Return the memory at the part's start, and what was not decided yet of the offsets before."""
         known = self._known.get(key)
-        if known is None or known.next_offset != part.start:
-            known = self._known[key] = self._from_table(key, part.topic, part.start, rows)
-        return known.memory
+        pending_from = None if part.is_deferring else self._pending_from.get(key)
+        if known is not None and known.next_offset == part.start and pending_from is None:
+            return known.memory, []
+        found, missed = self._from_table(key, part, rows, pending_from)
+        self._known[key] = found
+        return found.memory, missed
 
-    def _from_table(self, key: LogPartition, topic: str, start: int, rows: pl.DataFrame) -> _Remembered:
-        """Take the memory from one head: rolled forward where it is behind, rebuilt where there is none to trust."""
-        pinned = self._source.pinned(self._table)
-        seam = pinned.head.seam
+    def _from_table(
+        self, key: LogPartition, part: BatchPart, rows: pl.DataFrame, pending_from: int | None
+    ) -> tuple[_Remembered, list[StreamChange]]:
+        """Take the memory from one head: rolled forward where it is behind, rebuilt where there is none to trust.
+
+        What happens from `pending_from` on was not decided before. Where that is not known any more, a backfilled row
+        tells: then what the rows can tell for certain is decided again, which changes nothing where it was.
+        """
+        start, table = part.start, self._source.pinned(self._table)
+        self._see_that_it_begins_at(table.head.seam, key, start)
+        known = self._known.get(key)
+        if known and (known.next_offset > start or known.commit_sequence > table.head.seam.commit_sequence):
+            known = None
+        reach = max(0, min(start, start if pending_from is None else pending_from) - 2 * self._rules.memory_offsets)
+        if known and known.next_offset >= reach and pending_from is None:
+            memory, low, sure, since_us = known.memory, known.next_offset, start, 0
+        else:
+            memory, low = Memory(), reach
+            sure = reach + self._rules.memory_offsets if reach else 0
+            since_us = self._since_us(rows) if pending_from is None else 0
+        decided_from = min(sure if pending_from is None else pending_from, start)
+        is_backfilled, count, missed = pending_from is not None, 0, []
+        for slab in table.rows(key, low, start, columns=_REBUILT, since_us=since_us) if low < start else ():
+            count += slab.height
+            is_backfilled = is_backfilled or bool((slab["written_by"] == WrittenBy.BACKFILL).any())
+            was_decided = slab["log_offset"] < decided_from
+            for each in (slab.filter(was_decided), slab.filter(~was_decided)):
+                if each.height:
+                    seen = self._observed(memory, each, key, replace(part, end=each["log_offset"][-1] + 1))
+                    missed += seen.changes if each["log_offset"][0] >= decided_from else []
+                    memory = remembered(memory, seen)
+        log.info("sequence_memory_read", table=self._table, partition=key.partition, rows=count, from_offset=low)
+        return _Remembered(memory, start, table.head.seam.commit_sequence), missed if is_backfilled else []
+
+    def _see_that_it_begins_at(self, seam: Seam, key: LogPartition, start: int) -> None:
         found = seam.next_offset(key)
         if found is None or found < start:
             raise LogIdentityError(
@@ -273,21 +298,6 @@ class GapLedger:
                 f"log {key.log_id} partition {key.partition} of {self._table}: the seam is {found}, the batch begins "
                 f"at {start}: another writer was here first"
             )
-        known = self._known.get(key)
-        reach = max(0, start - 2 * self._rules.memory_offsets)
-        if known and (known.next_offset > start or known.commit_sequence > seam.commit_sequence):
-            known = None
-        if known and known.next_offset >= reach:
-            memory, low, since_us = known.memory, known.next_offset, 0
-        else:
-            memory, low, since_us = Memory(), reach, self._since_us(rows)
-        count = 0
-        for slab in pinned.rows(key, low, start, columns=COLUMNS, since_us=since_us) if low < start else ():
-            count += slab.height
-            end = start if slab.is_empty() else slab["log_offset"][-1] + 1
-            memory = remembered(memory, self._observed(memory, slab, key, topic, end))
-        log.info("sequence_memory_read", table=self._table, partition=key.partition, rows=count, from_offset=low)
-        return _Remembered(memory, start, seam.commit_sequence)
 
     def _since_us(self, rows: pl.DataFrame) -> int:
         first = rows["ts_log"].dt.epoch("us").min()
@@ -298,41 +308,8 @@ class GapLedger:
     def _as_events(
         self, changes: Iterable[StreamChange], key: LogPartition, part: BatchPart, topic_id: str
     ) -> pl.DataFrame:
-        scope = self._scopes[part.topic]
-        recorded_us = self._clock.time_ns() // 1_000
-        rows = [
-            {
-                "event": change.event.value,
-                "ts_recorded": recorded_us,
-                "data_type": self._table,
-                "exchange": exchange_of(part.topic),
-                scope: stream,
-                "trading_date": _day(change.hole.from_day),
-                "trading_date_to": _day(change.hole.to_day),
-                "topic": part.topic,
-                "topic_id": topic_id,
-                "log_id": key.log_id,
-                "log_partition": key.partition,
-                "log_offset": change.hole.offset,
-                "ts_log": change.hole.time_us,
-                "gap_first": change.hole.gap_first,
-                "gap_last": change.hole.gap_last,
-                "first_missing": change.first,
-                "last_missing": change.last,
-                "event_offset": change.offset,
-                "ts_event_log": change.time_us,
-                "from_ns": change.hole.from_ns,
-                "to_ns": change.hole.to_ns,
-                "decided_offset": part.end - 1,
-            }
-            for stream, change in changes
-        ]
-        return pl.DataFrame(
-            [
-                pl.Series(name, [row.get(name) for row in rows], _BUILT.get(kind, kind)).cast(kind)
-                for name, kind in _TYPES.items()
-            ]
-        )
+        place = GapPlace(self._table, self._scopes[part.topic], part.topic, topic_id, key)
+        return gap_frame(place, changes, recorded_us=self._clock.time_ns() // 1_000, decided_offset=part.end - 1)
 
     def _see_that_none_halts(self, gap_events: pl.DataFrame) -> None:
         if self._settings.on_halt != "stop":
@@ -374,16 +351,11 @@ class GapLedger:
         return next((level for level, least in thresholds if missing >= least), "")
 
 
-_TYPES = polars_schema(GAPS)
 _ROW_TYPES = polars_schema(TRADES)
-_BUILT: dict[pl.DataType, pl.DataType] = {pl.Date(): pl.Int32(), pl.Datetime("us", "UTC"): pl.Int64()}
+_REBUILT = (*COLUMNS, "written_by")
 _TOLD = ("event", "exchange", "symbol", "channel", "first_missing", "last_missing")
 _TOLD_MAX = 100
 """Gaps of one batch that are told one by one; the counts are of all."""
-
-
-def _day(day: int) -> int | None:
-    return None if day == NO_DAY else day
 
 
 def _after(markers: Sequence[Marker], offset: int) -> Sequence[Marker]:

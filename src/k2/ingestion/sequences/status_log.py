@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from k2.common.clock import Clock
-    from k2.ingestion.sequences.ledger import LogEnds
+    from k2.ingestion.sequences.ports import LogEnds
     from k2.kafka.batches import LogBatch
     from k2.kafka.ports import AssignedReader, Registry, TopicPartition
     from k2.kafka.topics import Topic

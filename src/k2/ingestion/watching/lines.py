@@ -2,8 +2,9 @@
 
 The deduplicator keeps the first arrival of each number and drops the others; here they are counted. A record belongs to
 the line whose name its `source` is, or begins with before a slash. A number is looked at once the log is `window` past
-its first arrival: a line that had it not by then has lost it. Statistics begin anew with the process, and nothing else
-depends on them. A venue that begins its numbers anew within a day and channel makes what follows late.
+its first arrival: a line that had it not by then has lost it. Statistics begin anew with the process and after
+overload, and nothing else depends on them. A venue that begins its numbers anew within a day and channel makes what
+follows late.
 """
 
 from __future__ import annotations
@@ -51,6 +52,12 @@ class LineStatistics:
         for at, part in parts.items():
             if part.frames and (names := self._lines.get(part.frames[0]["exchange"][0])):
                 self._count(table, at, part.frames, names)
+
+    def skipped(self, table: str) -> None:
+        """Begin anew: what was not shown would seem lost to a line; see BatchWatcher."""
+        for key in [key for key in self._held if key[0] == table]:
+            del self._held[key]
+            self._settled.pop(key, None)
 
     def _count(self, table: str, at: LogPartition, frames: Sequence[pl.DataFrame], names: tuple[str, ...]) -> None:
         exchange = frames[0]["exchange"][0]

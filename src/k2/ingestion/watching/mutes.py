@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
+_NOT_NOW_NS: Final = 2**62
+"""A time from which on silence is counted that never comes."""
 _FEED: Final = None
 """Stands for all symbols of a partition."""
 
@@ -89,6 +91,13 @@ class MuteWatch:
                 if part.frames:
                     self._learn(table, at.partition, part.frames)
 
+    def skipped(self, table: str) -> None:
+        """Count no silence until a batch is shown again, and only from its beginning on; see BatchWatcher."""
+        with self._lock:
+            for (of_table, _, _), group in self._groups.items():
+                if of_table == table:
+                    group.base_ns = _NOT_NOW_NS
+
     def __call__(self, event: events.Event, /) -> None:
         """See who is silent by now, where a partition has no record left to read."""
         if isinstance(event, events.LagMeasured) and event.records == 0:
@@ -108,6 +117,8 @@ class MuteWatch:
             pl.col("session") != CLOSED, pl.col("time_ns") - pl.col("ts_recv_ns") <= self._live_ns_max
         )
         if rows.height:
+            if group.base_ns == _NOT_NOW_NS:
+                group.base_ns = int(rows["open_ns"].to_numpy().min())
             for name in [_FEED, *rows["symbol"].unique(maintain_order=True).to_list()]:
                 self._number(group, name)
         self._arrived(table, partition, group, rows)

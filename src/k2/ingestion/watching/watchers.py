@@ -22,6 +22,10 @@ class BatchWatcher(Protocol):
         """Look at a batch's records, duplicates among them, by partition in the order of their offsets."""
         ...
 
+    def skipped(self, table: str) -> None:
+        """Take note that a batch of a table was not shown, in whole or in part: under overload none is."""
+        ...
+
 
 def show(watchers: Iterable[BatchWatcher], table: str, parts: Mapping[LogPartition, Part]) -> None:
     """Show a batch to each; one that fails is told of, and the batch stays committed."""
@@ -29,4 +33,13 @@ def show(watchers: Iterable[BatchWatcher], table: str, parts: Mapping[LogPartiti
         try:
             watcher.committed(table, parts)
         except Exception:  # a statistic, whatever is wrong with it, must not hold records up
+            log.exception("watcher_failed", table=table, watcher=type(watcher).__name__)
+
+
+def skip(watchers: Iterable[BatchWatcher], table: str) -> None:
+    """Tell each that a batch is not shown."""
+    for watcher in watchers:
+        try:
+            watcher.skipped(table)
+        except Exception:  # as in `show`
             log.exception("watcher_failed", table=table, watcher=type(watcher).__name__)

@@ -1,0 +1,161 @@
+"""Sorts the chunks of one table, by key and before they are decoded, into what is written now and what is put off.
+
+What a deferred list holds back stays held back, whatever the level: by the tier map of the list, until it is empty.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from k2.common.degradation import DEFERRED_FROM, Priority
+from k2.common.errors import CorruptionError
+from k2.common.load_shedder import LoadShedder
+from k2.schemas.tier_maps import TierMap
+from k2.storage.deferral import Deferral, DeferredList, Predicate
+from k2.storage.seam import LogPartition, Seam
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from k2.ingestion.handover import Chunk
+    from k2.ingestion.overload.flows import Flows
+    from k2.ingestion.overload.ladder import Ladder
+    from k2.ingestion.pending import PartitionPending, Pending
+    from k2.kafka.batches import LogBatch
+    from k2.storage.tables import TableHead
+
+_SAMPLE: Final = 1_000
+"""Keys of a chunk that are looked at for their priorities alone, where nothing is deferred."""
+_HELD_BACK: Final = "held_back"
+"""Why a record is deferred that the level by itself would let pass: the list holds earlier ones of its symbol."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sorted:
+    """What became of a chunk: `batch` is to be decoded, `shed` counts the others by priority and reason."""
+
+    batch: LogBatch
+    shed: Counter[tuple[Priority, str]] = field(default_factory=Counter)
+
+
+class Shedding:
+    """The deferred lists of one table as this worker knows them; only the writer's thread uses it."""
+
+    def __init__(
+        self,
+        table: str,
+        *,
+        ladder: Ladder,
+        flows: Flows,
+        tiers: TierMap | None = None,
+        keys_max: int = 100_000,
+    ) -> None:
+        """Begin; without `tiers`, nothing new is deferred."""
+        self._table = table
+        self._ladder = ladder
+        self._flows = flows
+        self._tiers = tiers
+        self._keys_max = keys_max
+        self._seam = Seam()
+        self._texts: dict[str, str] = {} if tiers is None else {tiers.map_id: tiers.to_json()}
+        self._shedders: dict[str, LoadShedder] = {}
+
+    # Lists.
+
+    def learn(self, head: TableHead) -> dict[LogPartition, int]:
+        """Take the lists from a head; see `committed` for what is returned."""
+        self._texts |= head.tier_maps
+        return self._take(head.seam, {})
+
+    def committed(self, seam: Seam, pending: Pending) -> dict[LogPartition, int]:
+        """Take the lists from the head after a commit.
+
+        Returns the partitions in which others have written what was deferred, each with the commit it came after.
+        """
+        return self._take(seam, pending.partitions)
+
+    def _take(self, seam: Seam, added: Mapping[LogPartition, PartitionPending]) -> dict[LogPartition, int]:
+        before, self._seam = self._seam, seam
+        self._ladder.deferred(self._table, sum(entry.records for entry in seam.deferred))
+        changed = {}
+        for key in {LogPartition(entry.log_id, entry.partition) for entry in before.deferred} | added.keys():
+            held = DeferredList.of(before, key)
+            if DeferredList.of(seam, key) != _with(held, added.get(key)):
+                changed[key] = before.commit_sequence
+        return changed
+
+    # Sorting.
+
+    def in_force(self, log: LogPartition, parts: Iterable[PartitionPending]) -> Predicate | None:
+        """Return what a partition's next chunk defers; `parts` are its batches that are not committed yet, in order.
+
+        Raises:
+            FencedError: what was sorted already does not fit the lists; drop it, and take the lists from the head.
+        """
+        held = DeferredList.of(self._seam, log)
+        for part in parts:
+            held = _with(held, part)
+        return held.in_force(self._wanted())
+
+    def _wanted(self) -> Predicate | None:
+        return None if self._tiers is None else Predicate.at(self._ladder.level, self._tiers.map_id)
+
+    def sort(self, chunk: Chunk, predicate: Predicate | None) -> Sorted:
+        """Sort a chunk."""
+        if predicate is None:
+            taken = self._sampled(chunk.batch)
+            self._came_to(chunk, taken, len(chunk.batch))
+            return Sorted(chunk.batch)
+        division = self._shedder(predicate.tier_map_id).divide_from(
+            chunk.batch.keys, predicate.deferred_from, self._table
+        )
+        self._came_to(chunk, division.by_priority, len(chunk.batch) - division.deferred)
+        if not division.deferred:
+            return Sorted(chunk.batch)
+        shed: Counter[tuple[Priority, str]] = Counter()
+        by_level = DEFERRED_FROM[self._ladder.level] if self._tiers is not None else len(Priority)
+        for priority in Priority:
+            if priority >= predicate.deferred_from and division.by_priority[priority]:
+                reason = self._ladder.reason if priority >= by_level else _HELD_BACK
+                shed[priority, reason] = division.by_priority[priority]
+        return Sorted(chunk.batch.where(division.keep.tolist()), shed)
+
+    def deferral(self, pending: Pending) -> Deferral:
+        """Return what a batch does to the lists."""
+        predicates = {log: part.predicate for log, part in pending.partitions.items() if part.predicate is not None}
+        named = {predicate.tier_map_id for predicate in predicates.values()}
+        return Deferral(predicates, tier_maps={each: self._texts[each] for each in sorted(named)})
+
+    def _sampled(self, batch: LogBatch) -> tuple[int, ...]:
+        """Return about how many keys have which priority: neighbours, since a stride may meet one symbol's only."""
+        if self._tiers is None or not len(batch):
+            return (len(batch), 0, 0, 0)
+        counts = (
+            self._shedder(self._tiers.map_id).divide_from(batch.keys[:_SAMPLE], len(Priority), self._table).by_priority
+        )
+        return tuple(count * len(batch) // min(len(batch), _SAMPLE) for count in counts)
+
+    def _came_to(self, chunk: Chunk, taken: tuple[int, ...], served: int) -> None:
+        self._flows.came_to(self._table, chunk.log, epoch=chunk.epoch, position=chunk.end, taken=taken, served=served)
+
+    def _shedder(self, map_id: str) -> LoadShedder:
+        known = self._shedders.get(map_id)
+        if known is None:
+            text = self._texts.get(map_id)
+            if text is None:
+                raise CorruptionError(
+                    f"expected the tier map {map_id}, by which records of {self._table} were deferred, in the table's "
+                    "properties, found none: it was removed; put it back",
+                    path=self._table,
+                )
+            priorities = TierMap.from_json(text).priorities()
+            known = self._shedders[map_id] = LoadShedder(priorities, keys_max=self._keys_max)
+        return known
+
+
+def _with(held: DeferredList, part: PartitionPending | None) -> DeferredList:
+    if part is None or part.predicate is None:
+        return held
+    return held.deferring(part.start, part.end, part.predicate, part.deferred)
