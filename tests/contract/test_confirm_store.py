@@ -17,15 +17,42 @@ FIRST, SECOND = 5_000, 5_001
 
 
 @pytest.fixture(params=["fake", pytest.param("valkey", marks=pytest.mark.platform)])
-def store(request):
+def client(request):
     if request.param == "fake":
-        yield FakeConfirmStore()
+        yield None
         return
     client = valkey.Valkey.from_url(request.getfixturevalue("valkey_url"))
-    yield RedisConfirmStore(
-        client, namespace=f"t:{uuid.uuid4().hex[:8]}", ids_per_generation=20_000, length_ms=LENGTH_MS
-    )
+    yield client
     client.close()
+
+
+@pytest.fixture
+def namespace():
+    return f"t:{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def store(client, namespace):
+    return FakeConfirmStore() if client is None else real(client, namespace)
+
+
+def real(client, namespace):
+    return RedisConfirmStore(client, namespace=namespace, ids_per_generation=20_000, length_ms=LENGTH_MS)
+
+
+def saved_by(store, client, namespace):
+    if client is None:
+        return store.copy()
+    return {key: client.dump(key) for key in client.scan_iter(f"{namespace}*")}
+
+
+def put_back(store, client, namespace, saved):
+    if client is None:
+        store.put_back(saved)
+        return
+    client.delete(*client.scan_iter(f"{namespace}*"))
+    for key, value in saved.items():
+        client.restore(key, 0, value)
 
 
 def at(generation: int, ms: int) -> int:
@@ -93,6 +120,36 @@ def test_the_mark_is_set_once_and_gone_after_clear(store):
     assert not store.is_attached()
     assert store.generations() == ()
     assert store.recall([FIRST], [1]) == [None]
+
+
+def test_a_store_that_came_back_with_an_older_copy_is_not_attached_until_it_is_marked_anew(store, client, namespace):
+    store.attach()
+    store.remember(FIRST, at(FIRST, 0), {1: 1})
+    saved = saved_by(store, client, namespace)
+    store.remember(FIRST, at(FIRST, 5), {2: 2})
+    before = store.is_attached()
+
+    put_back(store, client, namespace, saved)
+    after = [store.is_attached()]
+    store.remember(FIRST, at(FIRST, 9), {3: 3})
+    after.append(store.is_attached())
+
+    assert (before, after) == (True, [False, False])
+    assert (store.attach(), store.is_attached()) == (False, True)
+
+
+@pytest.mark.parametrize("client", [pytest.param("valkey", marks=pytest.mark.platform)], indirect=True)
+def test_a_store_that_was_flushed_and_marked_by_another_is_another(client, namespace):
+    store = real(client, namespace)
+    store.attach()
+    store.remember(FIRST, at(FIRST, 0), {1: 1})
+    store.clear()
+    other = real(client, namespace)
+    other.attach()
+    for offset in range(5):
+        other.remember(FIRST, at(FIRST, 0), {1: offset})
+
+    assert (other.is_attached(), store.is_attached()) == (True, False)
 
 
 def test_nothing_listening_is_an_outage():

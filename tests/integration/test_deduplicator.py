@@ -42,8 +42,8 @@ def test_each_id_is_new_once_and_a_restart_still_knows_it(client, namespace):
 
 def test_a_flush_is_noticed_and_the_table_asked(client, namespace):
     table = {"T-1": Sighting(NOW_MS, 1)}
-    seen = ProductionDeduplicator(
-        client, 1_000, namespace=namespace, confirm=lambda ids: [table.get(each) for each in ids]
+    seen = create_deduplicator(
+        client, capacity=1_000, namespace=namespace, confirm=lambda ids: [table.get(each) for each in ids], stored=()
     )
     seen.is_duplicate_batch(["T-1", "T-2"], log_time_ms=NOW_MS)
     for key in client.scan_iter(f"{namespace}*"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import valkey
@@ -102,6 +102,25 @@ def test_a_flushed_server_does_not_make_a_stream_begin_anew(admin, tracker):
         SequenceKind.OUT_OF_ORDER,
         SequenceKind.GAP,
     ]
+
+
+@pytest.mark.parametrize("coordinate", [{}, {"partition": 0}])
+def test_a_server_that_came_back_with_an_older_copy_does_not_turn_the_stream_back(admin, tracker, coordinate):
+    def check(number):
+        at = AT + timedelta(milliseconds=0 if coordinate else number)
+        offset = {"offset": number} if coordinate else {}
+        return tracker.check_sequence("asx", "BHP", number, at, **coordinate, **offset)
+
+    check(1)
+    saved = admin.dump(KEY)
+    for number in (2, 3, 5):
+        check(number)
+
+    admin.delete(KEY)
+    admin.restore(KEY, 0, saved)
+    events = [check(6), check(4)] if not coordinate else [check(6)]
+
+    assert [event.kind for event in events] == [SequenceKind.NORMAL, SequenceKind.OUT_OF_ORDER][: len(events)]
 
 
 def test_the_time_to_live_is_a_week_and_each_batch_renews_it(admin, tracker):

@@ -7,7 +7,7 @@ new: an id is never called a duplicate on the word of a filter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -33,6 +33,8 @@ log = get_logger(__name__)
 Ids = Sequence[str] | Sequence[int] | pl.Series
 Confirm = Callable[[Sequence[str | int]], Sequence[Sighting | None]]
 """Asks the table for the newest acceptance of each id; raises UnavailableError where it cannot tell."""
+Stored = tuple[Ids, Sequence[int] | None, int]
+"""Ids that a table holds, with their offsets, and the log time that they were accepted at."""
 
 _MS_PER_HOUR: Final = 3_600_000
 _BYTES_PER_MIB: Final = 2**20
@@ -45,7 +47,8 @@ class ProductionDeduplicator:
 
     `redis_client` is a client of Valkey or Redis, or None. Times are log times in milliseconds; the wall clock stands
     in where none is given. `directory` keeps closed filters over a restart; what is missing then is read back from the
-    confirm store by `rebuild`, and until that is done every id is looked up.
+    confirm store by `rebuild`, and until that is done every id is looked up. Where there is a table, and the store
+    is found empty at the start, `confirm` is asked about every id for a window, unless `rebuild` is given its ids.
     """
 
     def __init__(
@@ -82,6 +85,11 @@ class ProductionDeduplicator:
         """Generations that the store has and the filters have not."""
         self._blind = False
         """The store did not answer at the start: which generations there are is not known."""
+        self._is_told = confirm is None
+        """No table, or its ids were told: there are none but those that store and filters hold."""
+        self._untold = False
+        """A table may hold ids that neither store nor filters know."""
+        self._untold_until: int | None = None
         self._warned = False
         self.reset_stats()
         self._begin()
@@ -143,15 +151,23 @@ class ProductionDeduplicator:
         new = dict.fromkeys(prints) if offsets is None else dict(zip(prints, offsets, strict=True))
         self._remember(new, now)
 
-    def rebuild(self) -> None:
+    def rebuild(self, stored: Iterable[Stored] | None = None) -> None:
         """Read back from the confirm store the generations that no file had; until then every id is looked up.
+
+        `stored` is what the table holds of the window, the oldest first: with it nothing is unknown, whatever the
+        store has lost.
 
         Raises:
             UnavailableError: the store does not answer; what was read so far is kept.
         """
+        for ids, offsets, log_time_ms in stored or ():
+            self.add_without_check(ids, offsets=offsets, log_time_ms=log_time_ms)
+        if stored is not None:
+            self._is_told, self._untold = True, False
         if self._store is None:
             return
         if self._blind:
+            self._untold |= not (self._store.attach() or self._is_told)
             self._unbuilt = set(self._store.generations()) - set(self._filters.numbers)
             self._blind = False
         for generation in sorted(self._unbuilt):
@@ -162,7 +178,7 @@ class ProductionDeduplicator:
     @property
     def is_built(self) -> bool:
         """Whether the filters hold the whole window, so that a no of theirs counts."""
-        return not (self._unbuilt or self._blind)
+        return not (self._unbuilt or self._blind or self._untold)
 
     def get_stats(self) -> Mapping[str, float]:
         """Return what was checked, how often the filter sufficed, and how much memory it takes."""
@@ -191,7 +207,7 @@ class ProductionDeduplicator:
     def clear(self) -> None:
         """Forget every id, in memory, on disk and in the confirm store."""
         self._filters.clear()
-        self._doubted, self._unbuilt, self._blind = set(), set(), False
+        self._doubted, self._unbuilt, self._blind, self._untold = set(), set(), False, False
         if self._store is not None:
             try:
                 self._store.clear()
@@ -204,9 +220,11 @@ class ProductionDeduplicator:
     def _begin(self) -> None:
         loaded = set(self._filters.load())
         if self._store is None:
+            self._untold = not self._is_told
             return
         try:
-            known = set(self._store.generations()) if self._store.attach() else set()
+            was_attached = self._store.attach()
+            known = set(self._store.generations()) if was_attached else set()
         except UnavailableError as error:
             self._blind = True
             self._doubt(error)
@@ -214,6 +232,7 @@ class ProductionDeduplicator:
         newest = max(known | loaded, default=0)
         self._unbuilt = {number for number in known - loaded if number > newest - GENERATIONS}
         self._doubted = loaded - known
+        self._untold = not (was_attached or self._is_told)
 
     def _time(self, log_time_ms: int | None) -> int:
         now = self._clock.time_ns() // NS_PER_MS if log_time_ms is None else log_time_ms
@@ -222,6 +241,9 @@ class ProductionDeduplicator:
             self._doubted.discard(generation)
             self._forget(generation)
         self._unbuilt = {number for number in self._unbuilt if number > oldest}
+        if self._untold:
+            self._untold_until = self._untold_until or now + self._window_ms
+            self._untold = now <= self._untold_until
         return now
 
     def _forget(self, generation: int) -> None:
@@ -259,7 +281,7 @@ class ProductionDeduplicator:
             self._warn(error)
             return dict.fromkeys(places, (None, False))
         self._reads += len(places)
-        sure = not (self._doubted or self._blind)
+        sure = not (self._doubted or self._blind or self._untold)
         return {
             place: (sighting, sure or sighting is not None) for place, sighting in zip(places, sightings, strict=True)
         }
@@ -315,12 +337,14 @@ class ProductionDeduplicator:
         self._warned = True
 
 
-def create_deduplicator(redis_client: Any, **options: Any) -> ProductionDeduplicator:
+def create_deduplicator(
+    redis_client: Any, *, stored: Iterable[Stored] | None = None, **options: Any
+) -> ProductionDeduplicator:
     """Return a deduplicator whose filters hold the whole window, read back from the store where it answers."""
     # Any: as in ProductionDeduplicator
     deduplicator = ProductionDeduplicator(redis_client, **options)
     try:
-        deduplicator.rebuild()
+        deduplicator.rebuild(stored)
     except UnavailableError as error:
         log.warning("deduplicator_not_rebuilt", reason=str(error), meaning="each id is looked up until it is")
     return deduplicator

@@ -1,7 +1,7 @@
 -- The rules of sequence_rules.py over states kept under KEYS; one call is one batch, and one atomic step.
 --
 -- ARGV[1], JSON: rules; ttl_seconds; seeds, one a key: "" (nothing is known of it elsewhere yet), "new" (it begins),
--- a state (used where the key is absent), or "!" and a state (used in any case); checks, arrays of: place of the key,
+-- a state (used where the key is absent or older), or "!" and a state (used in any case); checks, arrays of: place of the key,
 -- sequence / 10^9, sequence % 10^9, microseconds, day, sub-index, partition, offset; -1 where there is none.
 --
 -- A state is text: numbers by comma, then its holes, each after a semicolon. A Lua number is exact to 2^53 only, so a
@@ -54,6 +54,12 @@ local function format(state)
   return table.concat(parts, ';')
 end
 
+-- A stream's time never goes back: a server that holds an earlier one came back with an older copy.
+local function older(held, state)
+  if held.time ~= state.time then return held.time < state.time end
+  return held.partition == state.partition and held.offset < state.offset
+end
+
 local missing = {}
 for place, key in ipairs(KEYS) do
   local seed = seeds[place]
@@ -63,6 +69,10 @@ for place, key in ipairs(KEYS) do
     local held = redis.call('GET', key)
     if held then
       states[place] = parse(held)
+      if held ~= seed and seed ~= '' and seed ~= 'new' then
+        local known = parse(seed)
+        if older(states[place], known) then states[place] = known end
+      end
     elseif seed == '' then
       table.insert(missing, place)
     elseif seed ~= 'new' then

@@ -52,8 +52,9 @@ class RedisSequenceTracker(SequenceTracker):
     """Keeps one key a stream, `k2:seq:{exchange}:{symbol}:{data type}:{channel or session}`.
 
     A batch is one script, and so one atomic step; a batch longer than `checks_max` is several. The client brings its
-    own timeouts. A key that is absent (expired, flushed) is looked up in this process's memory, then by `load`. While
-    the server does not answer, the memory decides, and is written back once it does.
+    own timeouts. A key that is absent (expired, flushed) is looked up in this process's memory, then by `load`; of one
+    that is older than the memory (a server that came back with an old copy) the memory is taken. While the server does
+    not answer, the memory decides, and is written back once it does.
     The numbers of one stream must lie within 2^53 of each other.
     """
 

@@ -10,30 +10,45 @@ from k2.ingestion.duplicates.confirm_store import Sighting
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    Saved = tuple[dict[int, dict[int, Sighting]], bool]
+
 
 class FakeConfirmStore:
-    """Keeps sightings by generation. `is_up = False` makes every call fail; `flush` loses all, as FLUSHALL does."""
+    """Keeps sightings by generation. `is_up = False` makes every call fail; `flush` loses all, as FLUSHALL does.
+
+    `copy` and `put_back` are what a server does that saves, dies, and comes back with what it had saved.
+    """
 
     def __init__(self) -> None:
         self.is_up = True
         self.calls = 0
         self._held: dict[int, dict[int, Sighting]] = {}
-        self._marked = False
+        self._marked = self._went_back = False
 
     def flush(self) -> None:
         """Lose everything."""
-        self._held, self._marked = {}, False
+        self._held, self._marked, self._went_back = {}, False, False
+
+    def copy(self) -> Saved:
+        """Return what it holds now."""
+        return {number: dict(held) for number, held in self._held.items()}, self._marked
+
+    def put_back(self, saved: Saved) -> None:
+        """Hold what was saved, and nothing that came after."""
+        held, self._marked = saved
+        self._held = {number: dict(each) for number, each in held.items()}
+        self._went_back = True
 
     def attach(self) -> bool:
         """Set the mark; True if it was there."""
-        self._answer()
-        was, self._marked = self._marked, True
+        was = self.is_attached()
+        self._marked, self._went_back = True, False
         return was
 
     def is_attached(self) -> bool:
         """Look for the mark."""
         self._answer()
-        return self._marked
+        return self._marked and not self._went_back
 
     def remember(self, generation: int, log_time_ms: int, offsets: Mapping[int, int | None]) -> None:
         """Store fingerprints."""

@@ -24,6 +24,13 @@ def deduplicator(store, **options):
     return ProductionDeduplicator(None, **{"capacity": 50_000, "store": store, **options})
 
 
+def beside_a_table(store, table):
+    """Return one that has been there since before the table held anything."""
+    return create_deduplicator(
+        None, capacity=50_000, store=store, confirm=lambda ids: [table.get(each) for each in ids], stored=()
+    )
+
+
 def test_the_first_sighting_is_new_and_the_second_a_duplicate(store):
     seen = deduplicator(store)
 
@@ -125,7 +132,7 @@ def test_suspects_are_not_remembered(store):
 
 def test_a_store_that_is_down_drops_nothing_and_asks_the_table(store):
     table = {"T-1": Sighting(START_MS, 1)}
-    seen = deduplicator(store, confirm=lambda ids: [table.get(each) for each in ids])
+    seen = beside_a_table(store, table)
     seen.is_duplicate_batch(["T-1", "T-2"], log_time_ms=START_MS)
     store.is_up = False
 
@@ -144,7 +151,7 @@ def test_a_store_that_is_down_and_no_table_lets_duplicates_pass(store):
 
 def test_a_store_that_was_emptied_is_noticed(store):
     table = {"T-1": Sighting(START_MS, 1)}
-    seen = deduplicator(store, confirm=lambda ids: [table.get(each) for each in ids])
+    seen = beside_a_table(store, table)
     seen.is_duplicate("T-1", log_time_ms=START_MS)
     store.flush()
 
@@ -153,9 +160,58 @@ def test_a_store_that_was_emptied_is_noticed(store):
     assert answers == [True, True]
 
 
+def test_a_store_that_came_back_with_an_older_copy_is_noticed(store):
+    table = {}
+    seen = beside_a_table(store, table)
+    seen.is_duplicate("T-1", log_time_ms=START_MS)
+    saved = store.copy()
+    seen.is_duplicate("T-2", log_time_ms=START_MS)
+    table["T-2"] = Sighting(START_MS, 2)
+    store.put_back(saved)
+
+    answers = seen.is_duplicate_batch(["T-1", "T-2", "T-3"], log_time_ms=START_MS + 1)
+
+    assert answers == [True, True, False]
+
+
+def test_a_new_process_on_an_emptied_store_asks_the_table_about_every_id_for_a_window(store):
+    table = {"T-1": Sighting(START_MS, 1), "T-2": Sighting(START_MS, 2)}
+    store.attach()
+    store.flush()
+    seen = deduplicator(store, confirm=lambda ids: [table.get(each) for each in ids])
+
+    known = seen.is_duplicate("T-1", log_time_ms=START_MS + 1)
+    built = [seen.is_built]
+    seen.is_duplicate("other", log_time_ms=START_MS + 25 * HOUR_MS)
+    built.append(seen.is_built)
+
+    assert (known, built) == (True, [False, True])
+
+
+@pytest.mark.parametrize("is_up", [True, False])
+def test_a_new_process_can_be_told_what_the_table_holds(store, is_up):
+    table = {"T-1": Sighting(START_MS, 1)}
+    asked = []
+    store.is_up = is_up
+    seen = create_deduplicator(
+        None,
+        capacity=50_000,
+        store=store,
+        confirm=lambda ids: [asked.append(each) or table.get(each) for each in ids],
+        stored=[(["T-1"], [1], START_MS)],
+    )
+    store.is_up = True
+    seen.rebuild()
+
+    answers = seen.is_duplicate_batch(["T-1", "T-2"], log_time_ms=START_MS + 1)
+
+    assert answers == [True, False]
+    assert "T-2" not in asked
+
+
 def test_what_could_not_be_stored_is_asked_of_the_table(store):
     table = {}
-    seen = deduplicator(store, confirm=lambda ids: [table.get(each) for each in ids])
+    seen = beside_a_table(store, table)
     store.is_up = False
     seen.is_duplicate("T-1", log_time_ms=START_MS)
     table["T-1"] = Sighting(START_MS, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from uuid import uuid4
 
 from valkey.exceptions import ValkeyError
 
@@ -36,11 +37,11 @@ class ConfirmStore(Protocol):
     """Remembers fingerprints by generation. Every method may raise UnavailableError."""
 
     def attach(self) -> bool:
-        """Mark the store as this deduplicator's; False if it was not, so that what it held before is gone."""
+        """Mark the store as it is; False if it had no mark, or not the one that this process knows."""
         ...
 
     def is_attached(self) -> bool:
-        """Say whether the mark is still there: a store that was flushed has lost it."""
+        """Say whether the store holds all that was written: one that was flushed, or is an older copy, does not."""
         ...
 
     def remember(self, generation: int, log_time_ms: int, offsets: Mapping[int, int | None]) -> None:
@@ -72,7 +73,8 @@ class RedisConfirmStore:
     """Fingerprints in small hashes: the bucket's number is a part of the fingerprint, the field is the rest of it.
 
     A value holds the time within the generation in three bytes (2 ms steps in six hours, rounded up, so that a window
-    never ends early), and the offset in as few bytes as it needs.
+    never ends early), and the offset in as few bytes as it needs. The mark is a token, which a flush takes away, and a
+    count of what was written, which an older copy has not reached.
     """
 
     def __init__(self, client: Any, *, namespace: str, ids_per_generation: int, length_ms: int) -> None:
@@ -83,14 +85,22 @@ class RedisConfirmStore:
         self._length_ms = length_ms
         self._step_ms = length_ms // ((1 << 8 * _TIME_BYTES) - 1) + 1
         self._rest_bytes = _FIELD_BYTES - self._bits // 8
+        self._mark = f"{namespace}:mark"
+        self._token: bytes | None = None
+        self._writes = 0
 
     def attach(self) -> bool:
-        """Set the mark; True if it was there already."""
-        return self._do(lambda: self._client.set(f"{self._namespace}:mark", b"1", nx=True) is None)
+        """Set the mark where there is none, and take it as it is."""
+        known, writes = self._token, self._writes
+        commands = [("HSETNX", self._mark, "token", uuid4().hex), ("HMGET", self._mark, "token", "writes")]
+        is_new, (self._token, found) = self._pipeline(commands)
+        self._writes = int(found or 0)
+        return not is_new and (known is None or (self._token == known and self._writes >= writes))
 
     def is_attached(self) -> bool:
-        """Look for the mark."""
-        return self._do(lambda: bool(self._client.exists(f"{self._namespace}:mark")))
+        """Look at the mark."""
+        token, writes = self._do(lambda: self._client.hmget(self._mark, "token", "writes"))
+        return token is not None and token == self._token and int(writes or 0) >= self._writes
 
     def remember(self, generation: int, log_time_ms: int, offsets: Mapping[int, int | None]) -> None:
         """Store fingerprints, grouped by bucket."""
@@ -104,6 +114,10 @@ class RedisConfirmStore:
         commands = [("HSET", self._key(generation, bucket), *words) for bucket, words in buckets.items()]
         for part in _parts(commands, _COMMANDS_AT_ONCE):
             self._pipeline([("SADD", f"{self._namespace}:generations", generation), *part])
+        writes = self._do(lambda: self._client.hincrby(self._mark, "writes", 1))
+        if writes <= self._writes:
+            self._token = b""  # the store went back: not attached until it is marked anew
+        self._writes = writes
 
     def recall(self, generations: Sequence[int], fingerprints: Sequence[int]) -> list[Sighting | None]:
         """Ask each generation, newest first."""
@@ -142,7 +156,7 @@ class RedisConfirmStore:
         """Delete every generation and the mark."""
         for generation in self.generations():
             self.forget(generation)
-        self._do(lambda: self._client.unlink(f"{self._namespace}:generations", f"{self._namespace}:mark"))
+        self._do(lambda: self._client.unlink(f"{self._namespace}:generations", self._mark))
 
     @property
     def _mask(self) -> int:
