@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mutants.amendments import AMENDMENTS
+from mutants.duplicates import DUPLICATES
 from mutants.edits import Edit, Mutant
 from mutants.gaps import GAPS
 from mutants.overload import OVERLOAD
@@ -287,5 +288,6 @@ MUTANTS = (
     ),
     *OVERLOAD,
     *AMENDMENTS,
+    *DUPLICATES,
     *GAPS,
 )

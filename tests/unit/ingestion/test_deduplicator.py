@@ -29,13 +29,26 @@ def lake(tmp_path):
     lake.close()
 
 
-def deduplicator(lake, **settings):
+class CountedRows(StoredRows):
+    """Counts how often winners are looked for."""
+
+    looks = 0
+
+    def between(self, *arguments, **options):
+        self.looks += 1
+        return super().between(*arguments, **options)
+
+
+def stored_rows(lake):
+    planner = Planner(lake.tables, lake.settings)
+    return CountedRows(planner, lake.tables, "trades", FileChecks(check_contents=True, files_max=10))
+
+
+def deduplicator(lake, stored=None, **settings):
     return TableDeduplicator(
         TRADES,
         rules=IdentityRules(numbered=frozenset({"sim"})),
-        stored=StoredRows(
-            Planner(lake.tables, lake.settings), lake.tables, "trades", FileChecks(check_contents=True, files_max=10)
-        ),
+        stored=stored or stored_rows(lake),
         settings=DeduplicationSettings(ids_capacity=1_000, **settings),
     )
 
@@ -64,11 +77,13 @@ def test_other_content_is_kept_and_told(lake):
 
 
 def test_a_batch_that_was_not_committed_is_not_remembered(lake):
-    memory = deduplicator(lake)
+    stored = stored_rows(lake)
+    memory = deduplicator(lake, stored)
     first = memory.decide(part(range(100, 110)))[AT]
     again = memory.decide(part(range(100, 110)))[AT]
 
     assert (first.duplicates, again.duplicates) == (0, 0)
+    assert stored.looks == 0, "nothing like these records is known to be stored"
 
 
 def test_what_is_remembered_but_not_stored_drops_nothing(lake):
@@ -91,9 +106,7 @@ def test_trade_ids_serve_where_the_venue_does_not_number(tmp_path):
     memory = TableDeduplicator(
         TRADES,
         rules=IdentityRules(),
-        stored=StoredRows(
-            Planner(lake.tables, lake.settings), lake.tables, "trades", FileChecks(check_contents=True, files_max=10)
-        ),
+        stored=stored_rows(lake),
         settings=DeduplicationSettings(ids_capacity=1_000),
     )
     name = pl.format("T-{}", "source_sequence")
