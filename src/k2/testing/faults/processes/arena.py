@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import subprocess
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from k2 import bootstrap
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from k2.kafka.ports import TopicPartition
+    from k2.storage.tables import MarketTables
 
 PARTITIONS: Final = 2
 _DISK_BYTES: Final = 24 * 2**20
@@ -73,9 +74,17 @@ class Arena:
             yield self
 
     @contextmanager
-    def run(self, number: int, seed: int, *, broken: float = 0.02, small_disk: bool = False) -> Iterator[Run]:
+    def run(
+        self,
+        number: int,
+        seed: int,
+        *,
+        broken: float = 0.02,
+        small_disk: bool = False,
+        feeder: type[Feeder] = Feeder,
+    ) -> Iterator[Run]:
         """Give one run; afterwards nothing of it is left running."""
-        run = Run(self, number, seed, broken=broken, small_disk=small_disk)
+        run = Run(self, number, seed, broken=broken, small_disk=small_disk, feeder=feeder)
         try:
             yield run
         finally:
@@ -85,7 +94,9 @@ class Arena:
 class Run:
     """One run: its own exchange, catalog and warehouse; workers are started and misled by the scenario."""
 
-    def __init__(self, arena: Arena, number: int, seed: int, *, broken: float, small_disk: bool) -> None:
+    def __init__(
+        self, arena: Arena, number: int, seed: int, *, broken: float, small_disk: bool, feeder: type[Feeder] = Feeder
+    ) -> None:
         self.arena = arena
         self.clock = arena.clock
         self.draw = random.Random(seed)  # noqa: S311 a run must be repeatable
@@ -115,7 +126,7 @@ class Run:
         registry = bootstrap.schema_registry(self.settings)
         schema_id = registry.register(f"{self.topic}-value", avro_text(TRADES))
         registry.close()
-        self.feeder = Feeder(
+        self.feeder = feeder(
             self.settings.kafka.bootstrap_servers,
             self.topic,
             schema_id,
@@ -134,10 +145,11 @@ class Run:
         group: str = "faults",
         arguments: Sequence[str] = (),
         kafka: Mapping[str, Any] | None = None,
+        catalog: Mapping[str, Any] | None = None,
     ) -> WorkerProcess:
-        """Start a worker process of this run; `member` is its stable name, `kafka` replaces settings."""
+        """Start a worker process of this run; `member` is its stable name, `kafka` and `catalog` replace settings."""
         identity = {"group_id": f"{self.exchange}-{group}"} | ({"member_id": member} if member else {})
-        extra = {"crash_points": crash_points, "ingestion": identity, "kafka": kafka or {}}
+        extra = {"crash_points": crash_points, "ingestion": identity, "kafka": kafka or {}, "catalog": catalog or {}}
         worker = WorkerProcess(self._settings_directory(f"worker-{len(self.workers)}", extra), arguments)
         self.workers.append(worker)
         return worker
@@ -152,10 +164,25 @@ class Run:
             self.clock.sleep(_LOOK_SECONDS)
         return self.clock.monotonic() - began
 
-    def seams(self) -> dict[int, int]:
+    @contextmanager
+    def ingested_again(self) -> Iterator[MarketTables]:
+        """Ingest the whole topic once more, by a worker that nothing disturbs, into tables of its own; give those."""
+        places = {
+            "uri": f"sqlite:///{self.directory}/catalog-again.db",
+            "warehouse": f"file://{self.directory}/warehouse-again",
+        }
+        (self.directory / "warehouse-again").mkdir()
+        worker = self.start_worker(group="again", catalog=places)
+        settings = load_settings(self._settings_directory("again", {"catalog": places}))
+        with closing(bootstrap.market_tables(settings)) as tables:
+            self.wait("other tables to hold the whole log", lambda: self._holds_all(tables))
+            worker.leave()
+            yield tables
+
+    def seams(self, tables: MarketTables | None = None) -> dict[int, int]:
         """Return the seam by partition; empty while the log is not registered, or the catalog does not answer."""
         try:
-            head = self.tables.head("trades")
+            head = (tables or self.tables).head("trades")
         except K2Error:
             return {}
         log = head.log_of(self.topic)
@@ -208,12 +235,12 @@ class Run:
         self.feeder.stop()
         self._stack.close()
 
-    def _holds_all(self) -> bool:
+    def _holds_all(self, tables: MarketTables | None = None) -> bool:
         try:
             ends: Mapping[TopicPartition, Any] = self.admin.ranges(self.topic)
         except K2Error:
             return False
-        seams = self.seams()
+        seams = self.seams(tables)
         return len(ends) == PARTITIONS and all(seams.get(key[1], -1) >= extent.end for key, extent in ends.items())
 
     def _settings_directory(self, name: str, extra: Mapping[str, Any]) -> Path:
@@ -225,6 +252,7 @@ class Run:
             "uri": f"sqlite:///{self.directory}/catalog.db",
             "warehouse": f"file://{self.warehouse}",
             **self.catalog_settings,
+            **extra.get("catalog", {}),
         }
         sections: dict[str, dict[str, Any]] = {
             "kafka": {

@@ -48,7 +48,7 @@ def run_real(
 
 def run_scenario(arena: Arena, scenario: Scenario, number: int, seed: int) -> RunResult:
     """Run one scenario and ask the oracle; what goes wrong is a complaint, and the campaign goes on."""
-    with arena.run(number, seed, broken=scenario.broken, small_disk=scenario.small_disk) as run:
+    with arena.run(number, seed, broken=scenario.broken, small_disk=scenario.small_disk, feeder=scenario.feeder) as run:
         stale = 0
         run.feeder.start()
         try:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from k2.common.crash_points import EXIT_CODE, INGEST_NAMES
-from k2.testing.faults.processes import surroundings
+from k2.testing.faults.processes import surroundings, valkey_losses
+from k2.testing.faults.processes.feeder import Feeder
+from k2.testing.faults.processes.repeating_feeder import RepeatingFeeder
 from k2.testing.faults.processes.worker_process import WorkerProcess
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ class Scenario:
     broken: float = 0.02
     small_disk: bool = False
     """The warehouse lies on a small file system of its own, which only root can mount."""
+    feeder: type[Feeder] = Feeder
 
 
 def _crash_at(point: str) -> Callable[[Run], None]:
@@ -190,6 +193,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
     Scenario("registry and Valkey killed", "15", surroundings.kill_registry),
     Scenario("registry falls silent", "15", surroundings.silence_registry),
     Scenario("Valkey stalled", "15", surroundings.stall_valkey),
+    Scenario("Valkey lost", "15", valkey_losses.lose_valkey, broken=0.0, feeder=RepeatingFeeder),
     Scenario("catalog locked", "16", surroundings.lock_catalog),
     Scenario("no space left", "17", surroundings.fill_disk, small_disk=True),
     Scenario("read-only file system", "18", surroundings.make_read_only, small_disk=True),
@@ -199,5 +203,5 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
     Scenario("burst", "22", _burst),
     Scenario("expiry beside kills", "25", _expiry_and_kills),
 )
-QUICK: Final = ("crash at metadata_written", "zombie", "overlapping writers")
+QUICK: Final = ("crash at metadata_written", "zombie", "overlapping writers", "Valkey lost")
 """The stated share that runs with the tests."""
