@@ -19,7 +19,7 @@ from k2.common.errors import ConfigurationError
 from k2.common.settings import DegradationSettings
 from k2.feeds.settings import FeedSettings
 from k2.ingestion.settings import IngestionSettings
-from k2.kafka.settings import KafkaSettings
+from k2.kafka.settings import AnnouncingSettings, KafkaSettings
 from k2.local.settings import LocalSettings
 from k2.query.settings import QuerySettings
 from k2.storage.settings import CatalogSettings, UpkeepSettings
@@ -58,6 +58,9 @@ class Settings(BaseModel):
         default="", description="Tests only: points at which to end the process, e.g. before_commit:3"
     )
     kafka: KafkaSettings = Field(default_factory=KafkaSettings, description="The log and its schema registry")
+    announcing: AnnouncingSettings = Field(
+        default_factory=AnnouncingSettings, description="Levels and drills, as processes tell each other"
+    )
     catalog: CatalogSettings = Field(default_factory=CatalogSettings, description="The Iceberg catalog and warehouse")
     upkeep: UpkeepSettings = Field(
         default_factory=UpkeepSettings, description="Merging, compaction, expiry and orphans of the tables"

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from k2.common.degradation import DegradationLevel
 from k2.common.errors import RecordError
+from k2.common.units import NS_PER_SECOND
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_KINDS: Final[dict[str, Any]] = {"str": str, "int": int, "float": (int, float), "bool": bool}
 
 T = TypeVar("T", "LevelAnnouncement", "DrillRequest")
 
@@ -46,12 +52,24 @@ class LevelAnnouncement:
 
 @dataclass(frozen=True, slots=True)
 class DrillRequest:
-    """A wish that every worker take at least a level until a time, to see what the platform does then."""
+    """A wish that every worker take at least a level until a time, to see what the platform does then.
+
+    The sink may be made slow as well: each commit waits `sink_delay_seconds`, and as long as its rows take at
+    `sink_rows_per_second` (0: no time). The newest request counts: one whose time is over ends the one before.
+    """
 
     level: DegradationLevel
     until_ns: int
     requested_at_ns: int
     requested_by: str
+    sink_delay_seconds: float = 0.0
+    sink_rows_per_second: float = 0.0
+    note: str = ""
+    """What it is for, as people read it in the list of drills."""
+
+    def runs_at(self, now_ns: int, *, seconds_max: float) -> bool:
+        """Say whether its time is not over yet; it never takes longer than `seconds_max`."""
+        return now_ns < min(self.until_ns, self.requested_at_ns + int(seconds_max * NS_PER_SECOND))
 
     def to_json(self) -> bytes:
         """Return the request as the value of a message."""
@@ -91,6 +109,18 @@ class Drills(Protocol):
         ...
 
 
+class DrillBook(Protocol):
+    """Where people ask for drills, and where it is kept who asked for what."""
+
+    def ask(self, request: DrillRequest) -> None:
+        """Tell every worker; UnavailableError where that cannot be said."""
+        ...
+
+    def asked(self, requests_max: int) -> Sequence[DrillRequest]:
+        """Return the newest requests, oldest first; UnavailableError where they cannot be read."""
+        ...
+
+
 def _to_json(value: LevelAnnouncement | DrillRequest) -> bytes:
     return json.dumps(asdict(value), separators=(",", ":")).encode()
 
@@ -98,9 +128,17 @@ def _to_json(value: LevelAnnouncement | DrillRequest) -> bytes:
 def _from_json(kind: type[T], value: bytes) -> T:
     try:
         body: dict[str, Any] = json.loads(value)
-        body["level"] = DegradationLevel(body["level"])
-        return kind(**{each.name: body[each.name] for each in fields(kind) if each.name in body})
+        return kind(**{each.name: _read(each.type, body[each.name]) for each in fields(kind) if each.name in body})
     except (ValueError, KeyError, TypeError) as error:
         raise RecordError(
             f"expected {kind.__name__} as JSON, found {value[:80]!r} ({error}): does another program write here?"
         ) from error
+
+
+def _read(kind: Any, value: Any) -> Any:
+    """Return a field's value; `kind` is the name of its type, ValueError for a value of another one."""
+    if kind == DegradationLevel.__name__:
+        return DegradationLevel(value)
+    if not isinstance(value, _KINDS[kind]) or (isinstance(value, bool) and kind != "bool"):
+        raise ValueError(f"{value!r} is no {kind}")
+    return value

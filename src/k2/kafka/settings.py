@@ -93,3 +93,30 @@ class KafkaSettings(BaseModel):
                 f"name the directory of one that runs (--data-dir, K2_DATA_DIR), or set {variable}"
             )
         return value
+
+
+class AnnouncingSettings(BaseModel):
+    """Limits on what processes tell each other about overload, and on drills."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    fresh_seconds: float = Field(
+        default=15.0, gt=0, le=3600, description="How long a worker's level counts after it was last heard of"
+    )
+    queued_max: int = Field(
+        default=100, gt=0, description="Announcements that wait to be sent; past it the oldest is dropped, and counted"
+    )
+    send_seconds_max: float = Field(
+        default=10.0, gt=0, le=3600, description="How long one announcement or request for a drill may take"
+    )
+    retry_pause_seconds: float = Field(
+        default=1.0, gt=0, le=3600, description="Pause before levels and drills are read again after a failure"
+    )
+    workers_max: int = Field(default=1_000, gt=0, description="Workers whose levels are remembered at a time")
+    drill_seconds_max: float = Field(default=3600.0, gt=0, le=86_400, description="Longest drill")
+    drill_sink_delay_seconds_max: float = Field(
+        default=30.0, ge=0, le=600, description="Most that a drill makes each commit wait"
+    )
+    drills_read_max: int = Field(
+        default=1_000, gt=0, description="Requests for drills that are read back to find the one in force"
+    )

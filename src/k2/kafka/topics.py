@@ -24,9 +24,15 @@ PACKAGED: Final = Path(__file__).parents[1] / "config" / "topics.yaml"
 DEAD_LETTER_SUFFIX: Final = ".dlq"
 MARKET_DATA_TYPES: Final = tuple(RECORD_TYPES)
 _DAY_MS: Final = 86_400_000
+_COMPACTED_SOON: Final = {"cleanup.policy": "compact,delete", "segment.ms": "3600000"}
 _NAME: Final = r"^[a-z][a-z0-9_-]{0,31}$"
 _DEAD_LETTER_BYTES_MAX: Final = 2 * 1024 * 1024
 """A dead letter is a message of at most 1 MiB (the broker's default) plus headers."""
+
+DEGRADATION_TOPIC: Final = "k2.degradation"
+"""What level each worker has taken, by the worker's name."""
+DRILLS_TOPIC: Final = "k2.drills"
+"""Which drills were asked for: their audit."""
 
 SequenceScope = Literal["symbol", "channel", "none"]
 
@@ -127,6 +133,13 @@ class _Exchange(_Strict):
         return name
 
 
+class _Control(_Strict):
+    """Days that K2's own topics keep what its processes tell each other."""
+
+    degradation_days: float = Field(default=1, gt=0, le=36500)
+    drills_days: float = Field(default=365, gt=0, le=36500)
+
+
 class _DataTypes(_Strict):
     trades: _DataType
     quotes: _DataType
@@ -138,6 +151,7 @@ class _DataTypes(_Strict):
 class _File(_Strict):
     version: Literal[1]
     data_types: _DataTypes
+    control: _Control = Field(default_factory=_Control)
     exchanges: dict[str, _Exchange] = Field(min_length=1)
 
     @field_validator("exchanges")
@@ -155,7 +169,7 @@ class TopicCatalog:
 
     exchanges: Mapping[str, Exchange]
     all_topics: tuple[Topic, ...]
-    """Every topic, also those of status, reference data and dead letters."""
+    """Every topic, also those of status, reference data and dead letters, and the two of K2 itself."""
 
     @classmethod
     def load(cls, path: Path | None = None) -> TopicCatalog:
@@ -183,6 +197,11 @@ class TopicCatalog:
     def market_topics(self) -> tuple[Topic, ...]:
         """The topics of trades and quotes, which ingestion reads."""
         return tuple(topic for topic in self.all_topics if topic.data_type in MARKET_DATA_TYPES)
+
+    @property
+    def control_topics(self) -> tuple[Topic, ...]:
+        """The topics on which K2's processes tell each other of overload; nothing in them is market data."""
+        return tuple(topic for topic in self.all_topics if topic.name in (DEGRADATION_TOPIC, DRILLS_TOPIC))
 
     @property
     def sequence_columns(self) -> dict[str, str]:
@@ -283,7 +302,7 @@ def _catalog(file: _File) -> TopicCatalog:
         for name, each in file.exchanges.items()
     }
     topics = [topic for exchange in exchanges.values() for topic in _topics_of(exchange, file)]
-    return TopicCatalog(MappingProxyType(exchanges), tuple(topics))
+    return TopicCatalog(MappingProxyType(exchanges), (*topics, *_control_topics(file.control)))
 
 
 def _topics_of(exchange: Exchange, file: _File) -> list[Topic]:
@@ -299,6 +318,16 @@ def _topics_of(exchange: Exchange, file: _File) -> list[Topic]:
 
     market = [make(data_type, exchange.partitions) for data_type in MARKET_DATA_TYPES]
     return [*market, *map(dead_letters, market), make("status", 1), make("instruments", 1)]
+
+
+def _control_topics(control: _Control) -> tuple[Topic, Topic]:
+    """Return K2's own topics: of levels the newest of each worker, and all drills; both forget what is too old."""
+    levels = _topic_config(_DataType(retention_days=control.degradation_days)) | _COMPACTED_SOON
+    drills = _topic_config(_DataType(retention_days=control.drills_days))
+    return (
+        Topic(DEGRADATION_TOPIC, "", "degradation", "", 1, levels),
+        Topic(DRILLS_TOPIC, "", "drills", "", 1, drills),
+    )
 
 
 def _topic_config(data_type: _DataType) -> dict[str, str]:

@@ -16,9 +16,23 @@ def test_an_announcement_comes_back_as_it_was_said() -> None:
 
 
 def test_a_request_comes_back_as_it_was_made() -> None:
-    request = DrillRequest(DegradationLevel.SOFT, 100, 50, "ops")
+    request = DrillRequest(DegradationLevel.SOFT, 100, 50, "ops", 0.25, 400.0, "a rehearsal")
 
     assert DrillRequest.from_json(request.to_json()) == request
+
+
+def test_a_request_of_an_earlier_version_is_read() -> None:
+    value = b'{"level": 1, "until_ns": 100, "requested_at_ns": 50, "requested_by": "ops"}'
+
+    assert DrillRequest.from_json(value) == DrillRequest(DegradationLevel.SOFT, 100, 50, "ops")
+
+
+@pytest.mark.parametrize(("field", "value"), [("until_ns", "soon"), ("until_ns", True), ("requested_by", 7)])
+def test_a_value_of_another_type_is_refused_by_name(field: str, value: object) -> None:
+    request = json.loads(DrillRequest(DegradationLevel.SOFT, 100, 50, "ops").to_json())
+
+    with pytest.raises(RecordError, match="DrillRequest"):
+        DrillRequest.from_json(json.dumps({**request, field: value}).encode())
 
 
 def test_fields_of_a_later_version_are_passed_over() -> None:

@@ -71,6 +71,23 @@ def test_status_and_reference_data_have_one_partition(catalog) -> None:
     assert catalog.topic("asx", "instruments").config["cleanup.policy"] == "compact"
 
 
+def test_what_processes_tell_each_other_is_no_market_data(catalog) -> None:
+    levels, drills = catalog.control_topics
+
+    assert (levels.name, levels.partitions, levels.config["cleanup.policy"]) == ("k2.degradation", 1, "compact,delete")
+    assert (drills.name, drills.partitions, drills.config["cleanup.policy"]) == ("k2.drills", 1, "delete")
+    assert int(drills.config["retention.ms"]) == 365 * 86_400_000
+    assert [topic for topic in catalog.market_topics if topic in catalog.control_topics] == []
+    with pytest.raises(ConfigurationError, match="expected a topic of trades or quotes"):
+        catalog.record_type(drills)
+
+
+def test_a_file_from_before_the_control_topics_is_read(load, content) -> None:
+    del content["control"]
+
+    assert len(load(yaml.safe_dump(content)).control_topics) == 2
+
+
 def test_market_topics_take_the_brokers_time_and_keep_a_week(catalog) -> None:
     config = catalog.topic("asx", "trades").config
 
@@ -146,6 +163,7 @@ def changed(content: dict, path: str, value) -> dict:
         ("exchanges/asx/asset_class", "Equities", "exchanges.asx.asset_class"),
         ("exchanges/A S X", {}, "exchanges"),
         ("exchanges/asx", "sydney", "exchanges.asx"),
+        ("control/drills_days", 0, "control.drills_days"),
     ],
 )
 def test_a_mistake_is_named_with_file_and_value(load, content, tmp_path, path, value, message) -> None:

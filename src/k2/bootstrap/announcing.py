@@ -1,0 +1,73 @@
+"""The composition root of what processes tell each other of overload: who says and who reads levels, and who asks for drills."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from k2.bootstrap import log_admin, system_clock, topic_catalog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from k2.common.announcing import DrillBook
+    from k2.kafka.admin import LogAdmin
+    from k2.kafka.level_board import KafkaAnnouncer, KafkaDrills, KafkaLevelBoard
+    from k2.settings import Settings
+
+
+def announcer(
+    settings: Settings, *, on_outcome: Callable[[str, int], None] = lambda _outcome, _count: None
+) -> KafkaAnnouncer:
+    """Return what says a worker's level; it is to be closed."""
+    from k2.kafka.level_board import KafkaAnnouncer
+    from k2.kafka.producer import LogProducer
+
+    return KafkaAnnouncer(lambda: LogProducer(settings.kafka), settings=settings.announcing, on_outcome=on_outcome)
+
+
+def level_board(settings: Settings, admin: LogAdmin) -> KafkaLevelBoard:
+    """Return what reads the levels of all workers; it is to be started and closed."""
+    from k2.kafka.consumer import LogReader
+    from k2.kafka.level_board import KafkaLevelBoard
+
+    return KafkaLevelBoard(
+        log_ends=admin,
+        open_reader=lambda: LogReader(settings.kafka),
+        settings=settings.announcing,
+        clock=system_clock(),
+    )
+
+
+def drills(settings: Settings, admin: LogAdmin) -> KafkaDrills:
+    """Return what hears of drills; it is to be started and closed."""
+    from k2.kafka.consumer import LogReader
+    from k2.kafka.level_board import KafkaDrills
+
+    return KafkaDrills(
+        log_ends=admin,
+        open_reader=lambda: LogReader(settings.kafka),
+        settings=settings.announcing,
+        clock=system_clock(),
+    )
+
+
+@contextmanager
+def drill_book(settings: Settings) -> Iterator[DrillBook]:
+    """Give where drills are asked for and listed; the topics are created."""
+    from k2.kafka.consumer import LogReader
+    from k2.kafka.drill_book import KafkaDrillBook
+    from k2.kafka.producer import LogProducer
+
+    admin = log_admin(settings)
+    try:
+        admin.create_topics(topic_catalog(settings).control_topics)
+        yield KafkaDrillBook(
+            make_producer=lambda: LogProducer(settings.kafka),
+            log_ends=admin,
+            open_reader=lambda: LogReader(settings.kafka),
+            settings=settings.announcing,
+            clock=system_clock(),
+        )
+    finally:
+        admin.close()
