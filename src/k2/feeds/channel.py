@@ -42,7 +42,10 @@ class Channel:
         registry: Registry,
         producer: Producing,
         flush_seconds: float,
+        hold_back: Callable[[], None] = lambda: None,
     ) -> None:
+        """Make topics and schemas ready; `hold_back` is called before records are sent, and may wait."""
+        self._hold_back = hold_back
         self._topics = topics
         self._exchange = exchange
         self._producer = producer
@@ -68,6 +71,7 @@ class Channel:
         """Queue the rows (columns of `message_polars_schema`) in their order; blocks while the log is slow."""
         if rows.is_empty():
             return
+        self._hold_back()
         topic = self.topic(data_type)
         record_type = self._topics.record_type(topic)
         self._note_sessions(data_type, rows)

@@ -22,8 +22,10 @@ from k2.testing.fake_log import FakeAdmin, FakeLog, FakeProducer, FakeReader, Fa
 from k2.testing.manual_clock import ManualClock
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    from k2.kafka.ports import Producing
 
 
 class FeedWorld:
@@ -54,15 +56,18 @@ class FeedWorld:
             clock=ManualClock(),
         )
 
-    def new_channel(self) -> Channel:
+    def new_channel(
+        self, *, producer: Producing | None = None, hold_back: Callable[[], None] = lambda: None
+    ) -> Channel:
         """Return another way into the same log."""
         return Channel(
             self.exchange,
             topics=self.topics,
             admin=FakeAdmin(self.log),
             registry=self.registry,
-            producer=FakeProducer(self.log),
+            producer=producer or FakeProducer(self.log),
             flush_seconds=1,
+            hold_back=hold_back,
         )
 
     def rows(self, data_type: str) -> pl.DataFrame:
