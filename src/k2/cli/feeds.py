@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Final, Self
 
 import typer
 
@@ -23,7 +23,7 @@ from k2.cli.fault_options import (
     with_faults,
 )
 from k2.cli.options import DataDirOption
-from k2.common.errors import ConfigurationError
+from k2.common.errors import ConfigurationError, UnavailableError
 from k2.common.units import NS_PER_SECOND
 from k2.feeds.bad_lines import BadLines
 
@@ -35,7 +35,11 @@ if TYPE_CHECKING:
     from k2.feeds.importer import Imported, ImportedReference
     from k2.feeds.market import Market, MarketRun
     from k2.feeds.resuming import ResumingOutlet
+    from k2.feeds.settings import SpoolSettings
     from k2.feeds.simulation import Played
+    from k2.feeds.spooling_producer import SpoolingProducer
+
+EXIT_NOT_SENT: Final = 1
 
 
 def register(app: typer.Typer) -> None:
@@ -64,6 +68,7 @@ def import_asx(
     from rich.progress import Progress
 
     from k2 import bootstrap
+    from k2.cli.hold_lines import HoldLines
     from k2.feeds.asx import EXCHANGE, TickFile, tick_files
     from k2.feeds.asx_reference import read_reference
     from k2.feeds.import_lock import import_lock
@@ -82,7 +87,8 @@ def import_asx(
             progress.update(tasks[file.path], completed=done, total=total)
 
         checked = check_files(files, settings.feeds, bad_lines=bad_lines, on_progress=told)
-        with import_lock(settings.data_dir), bootstrap.feed(settings, EXCHANGE) as feed:
+        lines = HoldLines(progress.console)
+        with import_lock(settings.data_dir), bootstrap.feed(settings, EXCHANGE, told=lines) as feed:
             reference = import_reference(records, channel=feed.channel, held=feed.held)
             found = import_files(
                 checked, channel=feed.channel, held=feed.held, settings=settings.feeds, on_progress=told
@@ -139,10 +145,19 @@ def simulate(
     reorder_span: ReorderSpan = 20,
     mute_seconds: MuteSeconds = 30.0,
     truth: Truth = None,
+    spool: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Keep what is sent in this directory until the log has it, as a venue's feed does: the run waits for "
+            "no broker and is never held back. What an earlier run left there is sent first.",
+        ),
+    ] = None,
 ) -> None:
     """Stream a simulated market into the exchange `sim`, at the pace of its own times.
 
-    A run with faults is sent whole, also where the platform holds some of it.
+    It is held back while the platform is at CIRCUIT_BREAK. A run with faults is sent whole, also where the platform
+    holds some of it.
     """
     from k2.feeds.faults.rates import FaultRates
     from k2.feeds.market import MarketRun
@@ -154,21 +169,25 @@ def simulate(
         gaps=gaps, duplicates=duplicates, reorder=reorder, resets=resets, mute=mute, cancels=cancels,
         seed=seed, reorder_span=reorder_span, mute_seconds=mute_seconds,
     )  # fmt: skip
-    _simulate(data_dir, run, duration, rates, truth, is_live=start is None)
+    stream_market(data_dir, run, duration, rates, truth, is_live=start is None, spool_dir=spool)
 
 
-def _simulate(
+def stream_market(
     data_dir: Path | None,
     run: MarketRun,
     duration: float | None,
     rates: FaultRates,
-    truth: Path | None,
+    truth: Path | None = None,
     *,
-    is_live: bool,
+    is_live: bool = True,
+    spool_dir: Path | None = None,
+    is_held_back: bool = True,
 ) -> None:
+    """Stream a run until it ends or a signal stops it, and print what came of it; exit code 1 if a spool is left."""
     from rich.console import Console
 
     from k2 import bootstrap
+    from k2.cli.hold_lines import HoldLines
     from k2.common.logging import get_logger
     from k2.feeds.market import EXCHANGE, Market
     from k2.feeds.simulation import Pacer, play
@@ -181,11 +200,21 @@ def _simulate(
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: stopped.append(received))
+    console = Console()
+    lines = HoldLines(console)
+    left = 0
     with (
-        bootstrap.feed(settings, EXCHANGE) as feed,
+        bootstrap.feed(
+            settings,
+            EXCHANGE,
+            told=lines if is_held_back else None,
+            is_stopped=lambda: bool(stopped),
+            spool_dir=spool_dir,
+        ) as feed,
         with_faults(feed.channel, rates, truth, settings=settings, scope=scope, feed="simulate") as faulty,
-        _RunProgress(Console(), duration) as progress,
+        _RunProgress(console, duration, feed.spool) as progress,
     ):
+        _send_what_was_left(feed.spool, settings.feeds.spool, console, is_live=is_live)
         pacer = None
         if is_live:  # the market opens once its way into the log is ready
             run = replace(run, start_ns=clock.time_ns())
@@ -207,9 +236,34 @@ def _simulate(
             on_progress=progress.told,
             heartbeat_seconds=settings.feeds.heartbeat_seconds,
         )
-    typer.echo(_told(played, resumed.left_out if resumed else 0))
+        if feed.spool is not None:
+            # a second signal ends the wait as well
+            left = feed.spool.drain(settings.feeds.spool.drain_seconds, is_stopped=lambda: len(stopped) > 1)
+    end = (
+        "all acknowledged by the log"
+        if not left
+        else f"{left:,} messages wait in {spool_dir}; run it again to send them"
+    )
+    typer.echo(f"{_told(played, resumed.left_out if resumed else 0)}{lines.summary}; {end}")
     if faulty is not None:
         typer.echo(told(faulty, truth))
+    if left:
+        raise typer.Exit(EXIT_NOT_SENT)
+
+
+def _send_what_was_left(
+    spool: SpoolingProducer | None, settings: SpoolSettings, console: Console, *, is_live: bool
+) -> None:
+    """Say what an earlier run left; a run that resumes asks the log what it holds, so that must be in it before."""
+    if spool is None or not spool.waiting:
+        return
+    console.print(f"{spool.waiting:,} messages that an earlier run left in the spool are sent first")
+    if not is_live and (left := spool.drain(settings.drain_seconds)):
+        raise UnavailableError(
+            f"expected the log to take what an earlier run left in the spool within {settings.drain_seconds:g} s, "
+            f"found {left:,} messages left: is the broker up? (`k2 status`)",
+            dependency="kafka",
+        )
 
 
 def _slipped(seconds: float) -> None:
@@ -221,12 +275,13 @@ def _slipped(seconds: float) -> None:
 class _RunProgress:
     """A bar that follows the market's own time, on a terminal; elsewhere nothing."""
 
-    def __init__(self, console: Console, duration: float | None) -> None:
+    def __init__(self, console: Console, duration: float | None, spool: SpoolingProducer | None) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         self._progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
         self._task = self._progress.add_task("simulated market", total=duration)
+        self._spool = spool
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -237,7 +292,9 @@ class _RunProgress:
 
     def told(self, played: Played) -> None:
         """Show how far the run is."""
-        self._progress.update(self._task, completed=played.market_seconds, description=f"{played.total:,} records")
+        spooled = f", {self._spool.waiting:,} in the spool" if self._spool is not None and self._spool.waiting else ""
+        description = f"{played.total:,} records{spooled}"
+        self._progress.update(self._task, completed=played.market_seconds, description=description)
 
 
 def _resumed(feed: Feed, market: Market, duration_ns: int) -> ResumingOutlet:
@@ -264,7 +321,7 @@ def _told(played: Played, left_out: int) -> str:
     slipped = f"; {played.slipped_seconds:,.1f} s late" if played.slipped_seconds else ""
     return (
         f"{played.total:,} records ({played.records['trades']:,} trades, {played.records['quotes']:,} quotes) "
-        f"in {played.seconds:,.1f} s ({rate:,.0f} a second){held}{slipped}; all acknowledged by the log"
+        f"in {played.seconds:,.1f} s ({rate:,.0f} a second){held}{slipped}"
     )
 
 

@@ -79,8 +79,11 @@ def replay(
     data_dir: DataDirOption = None,
 ) -> None:
     """Play a recording into a topic again, in its order. Numbers, times and prices stay as they were."""
+    from rich.console import Console
+
     from k2 import bootstrap
     from k2.api.parameters import nanoseconds
+    from k2.cli.hold_lines import HoldLines
     from k2.feeds.faults.rates import FaultRates
     from k2.feeds.replaying import Replay
     from k2.query.table_reading import RowsWanted
@@ -106,9 +109,10 @@ def replay(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: stopped.append(received))
     scope = topics.exchanges[topic.exchange].sequence_scope
+    lines = HoldLines(Console())
     with (
         _frames(recording, topic, wanted, settings) as frames,
-        bootstrap.feed(settings, topic.exchange) as feed,
+        bootstrap.feed(settings, topic.exchange, told=lines, is_stopped=lambda: bool(stopped)) as feed,
         with_faults(feed.channel, rates, truth, settings=settings, scope=scope, feed=f"{recording} to {to}") as faulty,
     ):
         played = Replay(
@@ -121,7 +125,10 @@ def replay(
             source=source,
         ).play(frames, is_stopped=lambda: bool(stopped), on_progress=lambda _: None)
     slipped = f"; {played.slipped_seconds:,.1f} s late" if played.slipped_seconds else ""
-    typer.echo(f"{played.records:,} records played to {to} in {played.seconds:,.1f} s{slipped}; all acknowledged")
+    typer.echo(
+        f"{played.records:,} records played to {to} in {played.seconds:,.1f} s{slipped}{lines.summary}; "
+        "all acknowledged"
+    )
     if faulty is not None:
         typer.echo(told(faulty, truth))
 

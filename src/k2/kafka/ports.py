@@ -5,11 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from k2.common.errors import UnavailableError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from k2.kafka.batches import LogBatch
     from k2.kafka.topics import Topic
+
+
+class NotYetAcknowledgedError(UnavailableError):
+    """Not everything is acknowledged in the time allowed; the producer still has it, and goes on trying."""
+
 
 TopicPartition = tuple[str, int]
 """Topic name and partition number."""
@@ -120,7 +127,7 @@ class Producing(Protocol):
         ...
 
     def flush(self, timeout_seconds: float) -> None:
-        """Wait until everything is acknowledged; UnavailableError if it is not by then."""
+        """Wait until everything is acknowledged; NotYetAcknowledgedError if it is not by then."""
         ...
 
     @property

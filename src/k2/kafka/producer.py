@@ -12,6 +12,7 @@ from k2.common.clock import SystemClock
 from k2.common.errors import K2Error, OverloadedError, RecordError, UnavailableError
 from k2.kafka.client_config import common_properties
 from k2.kafka.errors import DEPENDENCY, translate
+from k2.kafka.ports import NotYetAcknowledgedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -83,11 +84,11 @@ class LogProducer:
         self._serve(self._producer.poll, 0)
 
     def flush(self, timeout_seconds: float) -> None:
-        """Wait until everything is acknowledged; UnavailableError if it is not by then."""
+        """Wait until everything is acknowledged; NotYetAcknowledgedError if it is not by then."""
         left = self._serve(self._producer.flush, timeout_seconds)
         if left:
             waiting = min(left, self._sent - self._failed)  # the library counts its own events, too
-            raise UnavailableError(
+            raise NotYetAcknowledgedError(
                 f"{waiting} messages are not acknowledged by {self._settings.bootstrap_servers} after "
                 f"{timeout_seconds} s; is the broker up? (`k2 status`)",
                 dependency=DEPENDENCY,

@@ -319,8 +319,9 @@ class _Group:
 class FakeProducer:
     """Appends to a FakeLog; what it sends is there at once."""
 
-    def __init__(self, log: FakeLog) -> None:
+    def __init__(self, log: FakeLog, *, on_delivery: Callable[[str, int, int], None] = lambda *_: None) -> None:
         self._log = log
+        self._on_delivery = on_delivery
         self.acknowledged = 0
 
     def send(
@@ -336,7 +337,9 @@ class FakeProducer:
         partitions = self._log.topics[topic].partitions
         for at, (key, value) in enumerate(zip(keys, values, strict=True)):
             message = FakeMessage(key, value, self._log.now_ms, headers[at] if headers else {})
-            partitions[partition_for(key or b"", len(partitions))].append(message)
+            number = partition_for(key or b"", len(partitions))
+            partitions[number].append(message)
+            self._on_delivery(topic, number, len(partitions[number]) - 1)
             self.acknowledged += 1
 
     def flush(self, timeout_seconds: float) -> None:  # noqa: ARG002 - nothing is ever on its way

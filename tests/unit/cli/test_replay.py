@@ -33,7 +33,7 @@ def worlds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, FeedWor
     made = {exchange: FeedWorld(tmp_path, exchange) for exchange in ("asx", "sim")}
 
     @contextmanager
-    def feed(_settings: object, exchange: str) -> Iterator[Feed]:
+    def feed(_settings: object, exchange: str, **_named: object) -> Iterator[Feed]:
         yield Feed(made[exchange].channel, made[exchange].held)
 
     monkeypatch.setattr(bootstrap, "feed", feed)
