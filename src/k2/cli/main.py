@@ -11,6 +11,7 @@ from k2 import __version__
 from k2.cli import (
     backup,
     dlq,
+    drill,
     feeds,
     gaps,
     ingest,
@@ -54,7 +55,7 @@ def root(
 
 
 for _area in (
-    platform, topics, feeds, replay, ingest, lines, serve, queries, gaps, verify, maintain, dlq, offsets, backup,
+    platform, topics, feeds, replay, ingest, lines, serve, queries, gaps, verify, maintain, drill, dlq, offsets, backup,
 ):  # fmt: skip
     _area.register(app)
 
