@@ -1,4 +1,4 @@
-"""The composition root of what processes tell each other of overload: who says and who reads levels, who asks for drills, and feeds that heed them."""
+"""The composition root of what processes tell each other: levels, drills, and feeds that heed them."""
 
 from __future__ import annotations
 
