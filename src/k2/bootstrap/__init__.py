@@ -5,19 +5,14 @@ Imports stand inside the functions, so that a command loads only the libraries t
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from k2.common.clock import Clock
-    from k2.feeds.channel import Channel
-    from k2.feeds.gate import HoldTold
-    from k2.feeds.held import HeldSource
-    from k2.feeds.spooling_producer import SpoolingProducer
     from k2.ingestion.events import Observer
     from k2.ingestion.worker import IngestWorker
     from k2.kafka.admin import LogAdmin
@@ -338,76 +333,3 @@ def table_sql(settings: Settings) -> Iterator[TableSql]:
     finally:
         files.close()
         tables.close()
-
-
-@dataclass(frozen=True, slots=True)
-class Feed:
-    """The way of one exchange's feed into the log, and what tells how much of a source is held already."""
-
-    channel: Channel
-    held: HeldSource
-    spool: SpoolingProducer | None = None
-    """What keeps on disk what the log has not taken, where the feed has a spool."""
-
-
-@contextmanager
-def feed(
-    settings: Settings,
-    exchange: str,
-    *,
-    told: HoldTold | None = None,
-    is_stopped: Callable[[], bool] = lambda: False,
-    spool_dir: Path | None = None,
-) -> Iterator[Feed]:
-    """Give an exchange's feed; topics are created and schemas registered. What was sent is flushed by the caller.
-
-    A feed with a `told` is held back while the platform is at its highest level, until `is_stopped`; one with a
-    `spool_dir` never is, and never waits for the log.
-    """
-    from k2.bootstrap.announcing import feed_gate, spooling_producer
-    from k2.feeds.channel import Channel
-    from k2.feeds.held import HeldSource
-    from k2.kafka.consumer import LogReader
-    from k2.kafka.decoding import Decoder
-    from k2.kafka.producer import LogProducer
-    from k2.kafka.registry import CachedSchemas
-    from k2.schemas.records import RECORD_TYPES
-
-    with ExitStack() as stack:
-        topics, admin, registry = topic_catalog(settings), log_admin(settings), schema_registry(settings)
-        stack.callback(admin.close)
-        stack.callback(registry.close)
-        tables = market_tables(settings)
-        stack.callback(tables.close)
-        held = HeldSource(
-            planner=planner(settings, tables),
-            checks=file_checks(settings),
-            admin=admin,
-            open_reader=lambda: LogReader(settings.kafka, with_headers=True),
-            decoders={
-                name: Decoder(kind, CachedSchemas(registry, {}, entries_max=settings.kafka.schema_cache_entries_max))
-                for name, kind in RECORD_TYPES.items()
-            },
-            registry=registry,
-            settings=settings.feeds,
-            clock=system_clock(),
-        )
-        names = [topic.name for topic in topics.all_topics if topic.exchange == exchange]
-        spool = None if spool_dir is None else spooling_producer(settings, spool_dir, names, admin)
-        producer = spool or LogProducer(settings.kafka)
-        stack.callback(producer.close)
-        gate = None
-        if told is not None and spool is None:
-            gate = stack.enter_context(feed_gate(settings, told, is_stopped=is_stopped))
-        channel = Channel(
-            exchange,
-            topics=topics,
-            admin=admin,
-            registry=registry,
-            producer=producer,
-            flush_seconds=settings.feeds.flush_timeout_seconds,
-            hold_back=gate.wait if gate is not None else lambda: None,
-        )
-        if spool is not None:
-            spool.start()
-        yield Feed(channel, held, spool)

@@ -1,4 +1,4 @@
-"""The composition root of what processes tell each other: levels, drills, and feeds that heed them."""
+"""The composition root of what processes tell each other: levels and drills."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from typing import TYPE_CHECKING
 from k2.bootstrap import log_admin, system_clock, topic_catalog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     from k2.common.announcing import DrillBook
-    from k2.feeds.gate import FeedGate, HoldTold
-    from k2.feeds.spooling_producer import SpoolingProducer
     from k2.kafka.admin import LogAdmin
     from k2.kafka.level_board import KafkaAnnouncer, KafkaDrills, KafkaLevelBoard
     from k2.settings import Settings
@@ -74,38 +71,3 @@ def drill_book(settings: Settings) -> Iterator[DrillBook]:
         )
     finally:
         admin.close()
-
-
-@contextmanager
-def feed_gate(settings: Settings, told: HoldTold, *, is_stopped: Callable[[], bool]) -> Iterator[FeedGate]:
-    """Give what holds a feed back while the platform is at its highest level."""
-    from k2.feeds.gate import FeedGate
-
-    admin = log_admin(settings)
-    board = level_board(settings, admin)
-    board.start()
-    try:
-        yield FeedGate(board, settings=settings.feeds, clock=system_clock(), told=told, is_stopped=is_stopped)
-    finally:
-        board.close()
-        admin.close()
-
-
-def spooling_producer(settings: Settings, directory: Path, topics: Sequence[str], admin: LogAdmin) -> SpoolingProducer:
-    """Return a producer that keeps what it sends on disk until the log has it; it is to be started and closed."""
-    from k2.feeds.spool import Spool
-    from k2.feeds.spooling_producer import SpoolingProducer
-    from k2.kafka.consumer import LogReader
-    from k2.kafka.producer import LogProducer
-
-    own = settings.feeds.spool
-    patient = settings.kafka.model_copy(update={"delivery_timeout_seconds": own.delivery_seconds})
-    return SpoolingProducer(
-        Spool(directory, own, system_clock()),
-        topics=topics,
-        make_producer=lambda on_delivery: LogProducer(patient, on_delivery=on_delivery),
-        log_ends=admin,
-        open_reader=lambda: LogReader(settings.kafka),
-        settings=own,
-        clock=system_clock(),
-    )

@@ -30,7 +30,7 @@ from k2.feeds.bad_lines import BadLines
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from k2.bootstrap import Feed
+    from k2.bootstrap.feeds import Feed
     from k2.feeds.faults.rates import FaultRates
     from k2.feeds.importer import Imported, ImportedReference
     from k2.feeds.market import Market, MarketRun
@@ -68,6 +68,7 @@ def import_asx(
     from rich.progress import Progress
 
     from k2 import bootstrap
+    from k2.bootstrap import feeds
     from k2.cli.hold_lines import HoldLines
     from k2.feeds.asx import EXCHANGE, TickFile, tick_files
     from k2.feeds.asx_reference import read_reference
@@ -88,7 +89,7 @@ def import_asx(
 
         checked = check_files(files, settings.feeds, bad_lines=bad_lines, on_progress=told)
         lines = HoldLines(progress.console)
-        with import_lock(settings.data_dir), bootstrap.feed(settings, EXCHANGE, told=lines) as feed:
+        with import_lock(settings.data_dir), feeds.feed(settings, EXCHANGE, told=lines) as feed:
             reference = import_reference(records, channel=feed.channel, held=feed.held)
             found = import_files(
                 checked, channel=feed.channel, held=feed.held, settings=settings.feeds, on_progress=told
@@ -187,6 +188,7 @@ def stream_market(
     from rich.console import Console
 
     from k2 import bootstrap
+    from k2.bootstrap import feeds
     from k2.cli.hold_lines import HoldLines
     from k2.common.logging import get_logger
     from k2.feeds.market import EXCHANGE, Market
@@ -204,7 +206,7 @@ def stream_market(
     lines = HoldLines(console)
     left = 0
     with (
-        bootstrap.feed(
+        feeds.feed(
             settings,
             EXCHANGE,
             told=lines if is_held_back else None,

@@ -83,6 +83,7 @@ def replay(
 
     from k2 import bootstrap
     from k2.api.parameters import nanoseconds
+    from k2.bootstrap import feeds
     from k2.cli.hold_lines import HoldLines
     from k2.feeds.faults.rates import FaultRates
     from k2.feeds.replaying import Replay
@@ -112,7 +113,7 @@ def replay(
     lines = HoldLines(Console())
     with (
         _frames(recording, topic, wanted, settings) as frames,
-        bootstrap.feed(settings, topic.exchange, told=lines, is_stopped=lambda: bool(stopped)) as feed,
+        feeds.feed(settings, topic.exchange, told=lines, is_stopped=lambda: bool(stopped)) as feed,
         with_faults(feed.channel, rates, truth, settings=settings, scope=scope, feed=f"{recording} to {to}") as faulty,
     ):
         played = Replay(

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from k2.common.announcing import Drills
     from k2.common.clock import Clock
-    from k2.ingestion.table_lane import Writer
+    from k2.ingestion.lane_ports import Writer
     from k2.storage.data_files import WrittenFile
     from k2.storage.writer import Batch, Commit
 

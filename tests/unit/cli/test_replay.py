@@ -12,7 +12,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from k2 import bootstrap
-from k2.bootstrap import Feed
+from k2.bootstrap import feeds
+from k2.bootstrap.feeds import Feed
 from k2.cli.main import app
 from k2.common.errors import ConfigurationError
 from k2.feeds.faults.truth import read_truth
@@ -36,7 +37,7 @@ def worlds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, FeedWor
     def feed(_settings: object, exchange: str, **_named: object) -> Iterator[Feed]:
         yield Feed(made[exchange].channel, made[exchange].held)
 
-    monkeypatch.setattr(bootstrap, "feed", feed)
+    monkeypatch.setattr(feeds, "feed", feed)
     monkeypatch.setattr(bootstrap, "start_process", lambda *_args, **_named: None)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     return made
