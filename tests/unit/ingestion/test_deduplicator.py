@@ -14,6 +14,7 @@ from k2.storage.file_checks import FileChecks
 from k2.storage.planning import Planner
 from k2.storage.seam import Counts, LogPartition, PartitionDelta
 from k2.storage.stored_rows import StoredRows
+from k2.storage.writer import Batch
 from k2.testing.local_lake import LocalLake
 from k2.testing.market_rows import market_rows
 
@@ -121,3 +122,22 @@ def test_trade_ids_serve_where_the_venue_does_not_number(tmp_path):
 
     assert again.duplicates == 5
     lake.close()
+
+
+def test_what_others_wrote_below_the_seam_is_read_before_the_next_batch(lake):
+    memory = deduplicator(lake)
+    decisions = memory.decide(part(range(100, 110)))
+    rows = market_rows(range(100, 110), commit_sequence=2)
+    lake.commit("own", STORED, STORED + 10)
+    memory.committed(decisions, {AT: PartitionDelta(STORED, STORED + 10, Counts())}, 2)
+    deferred_since = lake.tables.head("trades").seam.commit_sequence
+    backfilled = rows.with_columns(log_offset=pl.lit(5, pl.Int64), sequence=pl.lit(777, pl.Int64))[:1]
+    files = lake.writer().write_files(backfilled.with_columns(commit_sequence=pl.lit(deferred_since + 1, pl.Int64)))
+    lake.writer().commit(Batch("backfill", {LogPartition(0, 1): PartitionDelta(0, 1, Counts(1, 1))}, files))
+    again = part(range(100, 101), start=STORED + 10, sequence=pl.lit(777, pl.Int64))
+
+    unaware = memory.decide(again)[AT].duplicates
+    memory.written_elsewhere({AT: deferred_since})
+    aware = memory.decide(again)[AT].duplicates
+
+    assert (unaware, aware) == (0, 1)

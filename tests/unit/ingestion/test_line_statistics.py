@@ -152,3 +152,15 @@ def test_what_each_line_lost_and_led_is_what_was_injected(seed: int) -> None:
         assert told.counts[line]["late"] == 0
     leads = [seconds - firsts[number][2] for _, number, seconds in arrivals if firsts[number][2] != seconds]
     assert sum(told.counts[line]["lead_seconds"] for line in "ab") == pytest.approx(sum(leads), abs=0.01)
+
+
+def test_what_was_not_shown_is_lost_to_no_line() -> None:
+    told = Told()
+    watcher = statistics(told)
+    watch(watcher, [("a", 1, 0.0)])
+
+    watcher.skipped("trades")
+    watch(watcher, [("a", 5, 30.0), ("b", 5, 30.5)], [("a", 6, 60.0)])
+
+    assert told.counts["b"]["lost"] == 0
+    assert told.counts["b"]["second"] == 1

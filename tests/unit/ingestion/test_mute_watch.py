@@ -208,3 +208,19 @@ def test_where_batches_end_changes_no_limit() -> None:
     assert np.allclose(parts._count, whole._count)
     assert np.allclose(parts._sum, whole._sum)
     assert (whole.limit_ns[:3] < NEVER).all()
+
+
+def test_silence_is_not_counted_while_batches_are_not_shown() -> None:
+    world = World()
+    world.arrive(both(0, 300))
+
+    world.watch.skipped("trades")
+    world.pass_time(400)
+    world.arrive(both(400, 402))
+    world.pass_time(402.5)
+    shown_again = world.silent()
+    for second in range(403, 440, 5):
+        world.arrive(steady("BBB", second, second + 5))
+
+    assert shown_again == []
+    assert world.silent() == ["AAA"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import threading
 import weakref
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 _RELEASE_SECONDS: Final = 1.0
+_PAUSE_SECONDS: Final = 10.0
+"""How long the disk is left alone after it could not be written."""
 
 
 class Spill:
@@ -47,7 +50,7 @@ class Spill:
         self._release = release
         self._lock = threading.Lock()
         self._number = 0
-        self._release_at = clock.monotonic()
+        self._release_at = self._try_at = clock.monotonic()
         self.nbytes = 0
         """Bytes on disk."""
         shutil.rmtree(directory, ignore_errors=True)
@@ -55,6 +58,8 @@ class Spill:
     def relieve(self, pending: Pending) -> None:
         """Put on disk what a batch holds, as far as there is room, and give the memory back."""
         moved = False
+        if self._clock.monotonic() < self._try_at:
+            return
         for part in pending.partitions.values():
             for place in range(part.spilled, len(part.frames)):
                 frame = self._moved(part.frames[place])
@@ -80,10 +85,12 @@ class Spill:
             mapped = _through(path, frame)
         except OSError as error:
             self._freed(size)
+            self._try_at = self._clock.monotonic() + _PAUSE_SECONDS
             log.warning("spill_failed", path=str(path), reason=str(error), meaning="records stay in memory")
             return None
         finally:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
         weakref.finalize(mapped, self._freed, size)
         return mapped
 

@@ -1,0 +1,194 @@
+"""What is missing in a range of which something is deferred is no gap until the range is written."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from k2.ingestion.sequences.ledger import BatchPart, GapLedger
+from k2.ingestion.sequences.markers import Marker
+from k2.ingestion.sequences.settings import SequenceSettings
+from k2.kafka.ports import LogRange
+from k2.schemas.records import WrittenBy
+from k2.storage.seam import DeferredRange, LogPartition, PartitionSeam, Seam
+from k2.storage.tables import RegisteredLog, TableHead
+from k2.testing.manual_clock import ManualClock
+from k2.testing.market_rows import market_rows
+
+KEY = LogPartition(0, 0)
+TOPIC = "market.simulated.trades.sim"
+LOGS = {0: RegisteredLog(0, "cluster", "id", TOPIC, 1, {0: 0})}
+BEGIN_S = 1_800_000_000
+DAY = 20_454
+
+
+class World:
+    """A log of two symbols that take turns, whose numbers are those of their channel or of each; a table of its rows.
+
+    Of the numbers `missing`, no record ever comes. What is deferred is BBB.
+    """
+
+    def __init__(self, scope: str, *missing: int, fails: int = 0) -> None:
+        self.scope, self.missing, self.fails = scope, missing, fails
+        self.seam, self.commits, self.deferred_from, self.filled_to = 0, 0, None, 0
+        self.clock = ManualClock(BEGIN_S * 10**9)
+        self.written: dict[tuple[str, int, int], None] = {}
+        self.marked: list[Marker] = []
+
+    def ledger(self) -> GapLedger:
+        return GapLedger(
+            "trades", scopes={TOPIC: self.scope}, rows=self, gaps=self, settings=SequenceSettings(reorder_messages=2),
+            clock=self.clock, observer=lambda _: None, log_ends=self, markers=self,
+        )  # fmt: skip
+
+    def frame(self, start: int, end: int) -> pl.DataFrame:
+        rows = market_rows(range(start, end), symbols=["AAA", "BBB"])
+        number = pl.col("log_offset") if self.scope == "channel" else pl.col("log_offset") // 2
+        logged = pl.from_epoch(pl.col("log_offset") + BEGIN_S, "s").dt.replace_time_zone("UTC")
+        rows = rows.with_columns(sequence=number, channel=pl.lit("c"), ts_log=logged)
+        return rows.filter(~pl.col("log_offset").is_in(self.missing))
+
+    def ingest(self, ledger: GapLedger, end: int, *, deferring: bool) -> None:
+        rows = self.frame(self.seam, end)
+        if deferring:
+            rows = rows.filter(pl.col("symbol") == "AAA")
+            self.deferred_from = self.seam if self.deferred_from is None else self.deferred_from
+        watched = ledger.watch({KEY: BatchPart(TOPIC, self.seam, end, [rows], is_deferring=deferring)}, LOGS)
+        ledger.record(watched)
+        self.seam, self.commits = end, self.commits + 1
+        self.filled_to = self.filled_to if self.deferred_from is not None else end
+        ledger.committed(watched, self.commits)
+
+    def backfill(self, ledger: GapLedger) -> None:
+        self.deferred_from, self.filled_to, self.commits = None, self.seam, self.commits + 1
+        ledger.written_elsewhere([KEY])
+
+    def append(self, gap_events: pl.DataFrame) -> int:
+        columns = ("event", "first_missing", "last_missing")
+        self.written |= dict.fromkeys(gap_events.select(columns).rows())
+        return gap_events.height
+
+    def ranges(self, topics: object) -> dict[tuple[str, int], LogRange]:
+        del topics
+        return {(TOPIC, 0): LogRange(0, self.seam)}
+
+    def refresh(self) -> None: ...
+
+    def of(self, topic: str, partition: int) -> list[Marker]:
+        del topic, partition
+        return self.marked
+
+    def partitions(self) -> list[tuple[str, int]]:
+        return [(TOPIC, 0)]
+
+    def passed_us(self) -> int:
+        return self.clock.time_ns() // 1_000
+
+    def pinned(self, table_name: str) -> World:
+        assert table_name == "trades"
+        return self
+
+    @property
+    def head(self) -> TableHead:
+        held = () if self.deferred_from is None else (DeferredRange(0, 0, self.deferred_from, self.seam, "map", 1, 1),)
+        seam = Seam(self.commits, {KEY: PartitionSeam(self.seam)}, held)
+        return TableHead("trades", 1, seam, tuple(LOGS.values()), {}, "memory")
+
+    def rows(self, partition, start, end, *, columns, since_us=0):
+        del partition, since_us
+        rows = self.frame(start, end)
+        late = (pl.col("symbol") == "BBB") & (pl.col("log_offset") >= 10)
+        rows = rows.filter(~late | (pl.col("log_offset") < self.filled_to))
+        by = pl.when(late).then(pl.lit(WrittenBy.BACKFILL)).otherwise(pl.lit(WrittenBy.INGEST))
+        yield rows.with_columns(written_by=by).select(columns)
+
+
+@pytest.mark.parametrize("scope", ["channel", "symbol"])
+def test_what_is_deferred_is_no_gap_before_or_after_it_is_written(scope: str) -> None:
+    world = World(scope)
+    ledger = world.ledger()
+
+    world.ingest(ledger, 10, deferring=False)
+    world.ingest(ledger, 30, deferring=True)
+    world.ingest(ledger, 50, deferring=True)
+    world.backfill(ledger)
+    world.ingest(ledger, 70, deferring=False)
+
+    assert list(world.written) == []
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_gap_in_a_channel_that_a_deferred_range_hid_is_found_once_it_is_written(is_killed: bool) -> None:
+    world = World("channel", 25, 33)
+    ledger = world.ledger()
+    world.ingest(ledger, 10, deferring=False)
+    world.ingest(ledger, 30, deferring=True)
+    world.ingest(ledger, 50, deferring=True)
+    before = list(world.written)
+
+    ledger = world.ledger() if is_killed else ledger
+    world.backfill(ledger)
+    world.ingest(ledger, 70, deferring=False)
+
+    assert before == []
+    assert list(world.written) == [("opened", 25, 25), ("opened", 33, 33)]
+
+
+def test_a_gap_of_a_symbol_that_is_kept_is_told_at_once() -> None:
+    world = World("symbol", 20)
+    ledger = world.ledger()
+    world.ingest(ledger, 10, deferring=False)
+
+    world.ingest(ledger, 40, deferring=True)
+
+    assert list(world.written) == [("opened", 10, 10)]
+
+
+def test_what_a_deferred_symbol_misses_waits_for_what_is_deferred() -> None:
+    world = World("symbol", 7)
+    ledger = world.ledger()
+    world.ingest(ledger, 10, deferring=False)
+
+    world.ingest(ledger, 200, deferring=True)
+    before = list(world.written)
+    world.backfill(ledger)
+    world.ingest(ledger, 220, deferring=False)
+
+    assert before == []
+    assert list(world.written) == [("opened", 3, 3)]
+
+
+def test_a_marker_says_nothing_of_a_partition_that_holds_something_back() -> None:
+    world = World("symbol")
+    ledger = world.ledger()
+    world.ingest(ledger, 10, deferring=False)
+    world.marked = [Marker("BBB", 19, DAY, (BEGIN_S + 45) * 1_000_000, 0)]
+
+    world.ingest(ledger, 40, deferring=True)
+    world.ingest(ledger, 60, deferring=True)
+    world.clock.advance(600)
+    ledger.watch_quiet()
+    before = list(world.written)
+    world.backfill(ledger)
+    world.ingest(ledger, 80, deferring=False)
+
+    assert before == []
+    assert list(world.written) == []
+
+
+def test_a_partition_that_falls_quiet_is_looked_at_once_its_list_is_empty() -> None:
+    world = World("channel", 25)
+    world.marked = [Marker("c", 49, DAY, (BEGIN_S + 51) * 1_000_000, 0)]
+    ledger = world.ledger()
+    world.ingest(ledger, 10, deferring=False)
+    world.ingest(ledger, 50, deferring=True)
+    world.clock.advance(600)
+    ledger.watch_quiet()
+    before = list(world.written)
+
+    world.backfill(ledger)
+    world.clock.advance(600)
+    ledger.watch_quiet()
+
+    assert before == []
+    assert list(world.written) == [("opened", 25, 25)]
