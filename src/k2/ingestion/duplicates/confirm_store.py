@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from uuid import uuid4
 
+import numpy as np
 from valkey.exceptions import ValkeyError
 
 from k2.common.errors import UnavailableError
@@ -14,11 +16,18 @@ from k2.common.errors import UnavailableError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
 _BUCKET_IDS: Final = 64
 """Ids of a full bucket, about: few enough for the server's compact encoding, enough to share the key's overhead."""
 _FIELD_BYTES: Final = 8
 _TIME_BYTES: Final = 3
 _COMMANDS_AT_ONCE: Final = 10_000
+_IDS_AT_ONCE: Final = 5_000
+"""Stored in one step, which keeps other clients waiting for some milliseconds."""
+_FIRST_OF_LENGTH: Final = np.array([1 << 8 * size for size in range(8)], np.uint64)
+"""The lowest numbers that need one byte, two bytes, ..."""
+_SCRIPT: Final = Path(__file__).with_suffix(".lua")
 _KEYS_AT_ONCE: Final = 1_000
 _DEPENDENCY: Final = "valkey"
 
@@ -80,6 +89,7 @@ class RedisConfirmStore:
     def __init__(self, client: Any, *, namespace: str, ids_per_generation: int, length_ms: int) -> None:
         # Any: a client of Valkey or of Redis; both have these commands
         self._client = client
+        self._script: Callable[..., Any] = client.register_script(_SCRIPT.read_text("utf-8"))
         self._namespace = namespace
         self._bits = round(math.log2(max(1, ids_per_generation / _BUCKET_IDS)))
         self._length_ms = length_ms
@@ -103,21 +113,15 @@ class RedisConfirmStore:
         return token is not None and token == self._token and int(writes or 0) >= self._writes
 
     def remember(self, generation: int, log_time_ms: int, offsets: Mapping[int, int | None]) -> None:
-        """Store fingerprints, grouped by bucket."""
-        at = self._packed(generation, log_time_ms)
-        mask, bits, rest_bytes = self._mask, self._bits, self._rest_bytes
-        buckets: dict[int, list[bytes]] = {}
-        for fingerprint, offset in offsets.items():
-            words = buckets.setdefault(fingerprint & mask, [])
-            words.append((fingerprint >> bits).to_bytes(rest_bytes, "little"))
-            words.append(at if offset is None else at + _packed_offset(offset))
-        commands = [("HSET", self._key(generation, bucket), *words) for bucket, words in buckets.items()]
-        for part in _parts(commands, _COMMANDS_AT_ONCE):
-            self._pipeline([("SADD", f"{self._namespace}:generations", generation), *part])
-        writes = self._do(lambda: self._client.hincrby(self._mark, "writes", 1))
-        if writes <= self._writes:
-            self._token = b""  # the store went back: not attached until it is marked anew
-        self._writes = writes
+        """Store fingerprints, some thousands in one step; as commands they would cost the client ten times as much."""
+        keys = [f"{self._namespace}:generations", self._mark]
+        entries = self._entries(self._packed(generation, log_time_ms), offsets)
+        for part in _parts(entries, _IDS_AT_ONCE):
+            arguments = [f"{self._namespace}:{generation:x}", generation, self._rest_bytes, part.tobytes()]
+            writes = self._do(lambda arguments=arguments: self._script(keys=keys, args=arguments))  # type: ignore[misc]  # bound at once
+            if writes <= self._writes:
+                self._token = b""  # the store went back: not attached until it is marked anew
+            self._writes = writes
 
     def recall(self, generations: Sequence[int], fingerprints: Sequence[int]) -> list[Sighting | None]:
         """Ask each generation, newest first."""
@@ -169,6 +173,24 @@ class RedisConfirmStore:
         rest = (fingerprint >> self._bits).to_bytes(self._rest_bytes, "little")
         return self._key(generation, fingerprint & self._mask), rest
 
+    def _entries(self, at: bytes, offsets: Mapping[int, int | None]) -> NDArray[np.uint8]:
+        """Return one row of bytes an id, as the script reads them, those of a bucket together."""
+        prints = np.fromiter(offsets, np.uint64, len(offsets))
+        order = np.argsort(prints & np.uint64(self._mask), kind="stable")
+        prints = prints[order]
+        # One more than the offset, in as few bytes as it needs: offset 0 has a byte too, and none has no byte.
+        places = np.fromiter((0 if each is None else each + 1 for each in offsets.values()), np.uint64, len(offsets))
+        places = places[order]
+        lengths = np.searchsorted(_FIRST_OF_LENGTH, places, side="right") + _TIME_BYTES
+        columns = (
+            _bytes_of((prints & np.uint64(self._mask)).astype("<u4")),
+            _bytes_of((prints >> np.uint64(self._bits)).astype("<u8"))[:, : self._rest_bytes],
+            lengths.astype(np.uint8)[:, None],
+            np.broadcast_to(np.frombuffer(at, np.uint8), (len(prints), _TIME_BYTES)),
+            _bytes_of(places.astype("<u8")),
+        )
+        return np.concatenate(columns, axis=1)
+
     def _packed(self, generation: int, log_time_ms: int) -> bytes:
         steps = -(-(log_time_ms - generation * self._length_ms) // self._step_ms)
         return max(0, steps).to_bytes(_TIME_BYTES, "little")
@@ -198,15 +220,14 @@ class RedisConfirmStore:
             raise
 
 
-def _packed_offset(offset: int) -> bytes:
-    """Return one more than the offset, in as few bytes as it needs: offset 0 has a byte too."""
-    return (offset + 1).to_bytes(8, "little").rstrip(b"\0")
+def _bytes_of(numbers: NDArray[Any]) -> NDArray[np.uint8]:
+    return numbers.view(np.uint8).reshape(len(numbers), numbers.itemsize)
 
 
 def _unavailable(error: Exception) -> UnavailableError:
     return UnavailableError(f"the confirm store does not answer: {error}", dependency=_DEPENDENCY)
 
 
-def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+def _parts(items: Any, size: int) -> Iterator[Any]:  # Any: a sequence or an array
     for start in range(0, len(items), size):
         yield items[start : start + size]
