@@ -83,12 +83,15 @@ def planner(settings: Settings, tables: MarketTables) -> Planner:
 
 def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
     """Return an ingest worker; topics and tables that are missing are created."""
+    from k2.bootstrap.announcing import announcer, drills
     from k2.bootstrap.overload import overload_parts
     from k2.bootstrap.watchers import batch_watchers, status_log
     from k2.ingestion.dead_letters.collector import DeadLetters
     from k2.ingestion.decode_journal import DecodeJournal
     from k2.ingestion.duplicates.deduplicator import TableDeduplicator
+    from k2.ingestion.events import LevelsAnnounced
     from k2.ingestion.guarded_decoder import GuardedDecoder
+    from k2.ingestion.sink_throttle import SinkThrottle, ThrottledWriter
     from k2.ingestion.worker import IngestWorker, TableParts
     from k2.kafka.consumer import GroupReader
     from k2.kafka.decoding import Decoder
@@ -113,7 +116,12 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
     checks = file_checks(settings)
     journal = DecodeJournal.open(settings.data_dir / "ingest", own.group_id, own.member_id, kills_max=own.kills_max)
 
-    closing = [journal.close, admin.close, registry.close, tables.close]
+    heard = drills(settings, admin)
+    said = announcer(settings, on_outcome=lambda outcome, count: observer(LevelsAnnounced(outcome, count)))
+    throttle = SinkThrottle(heard, clock=clock, wait_seconds_max=settings.announcing.drill_sink_delay_seconds_max)
+    heard.start()
+
+    closing = [heard.close, said.close, journal.close, admin.close, registry.close, tables.close]
 
     def parts(name: str) -> TableParts:
         schemas = CachedSchemas(
@@ -121,7 +129,7 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
         )
         inner = Decoder(RECORD_TYPES[name], schemas, unknown_schemas_ratio_max=own.unknown_schemas_ratio_max)
         decoder = GuardedDecoder(inner, journal, kills_max=own.kills_max)
-        writer = TableWriter(tables, name, settings.catalog, clock)
+        writer = ThrottledWriter(TableWriter(tables, name, settings.catalog, clock), throttle)
         stored = StoredRows(planner(settings, tables), tables, name, checks)
         rules = topics.identity_rules(enabled=own.deduplication.enabled)
         deduplicator = TableDeduplicator(RECORD_TYPES[name], rules=rules, stored=stored, settings=own.deduplication)
@@ -157,7 +165,7 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
         expiry=SnapshotExpiry(tables, settings.catalog, clock),
         clock=clock,
         observer=observer,
-        overload=overload_parts(settings, clock, observer),
+        overload=overload_parts(settings, clock, observer, announcer=said, drills=heard),
         closing=closing,
     )
 

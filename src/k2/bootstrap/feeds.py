@@ -109,6 +109,7 @@ def _gate(settings: Settings, told: HoldTold, *, is_stopped: Callable[[], bool])
     admin = log_admin(settings)
     board = level_board(settings, admin)
     board.start()
+    board.wait_ready(settings.announcing.send_seconds_max)  # else the feed's first records would find it empty
     try:
         yield FeedGate(board, settings=settings.feeds, clock=system_clock(), told=told, is_stopped=is_stopped)
     finally:

@@ -209,6 +209,14 @@ class LagMeasured:
     records: int
 
 
+@dataclass(frozen=True, slots=True)
+class LevelsAnnounced:
+    """What became of announcements of this worker's level: sent, failed, or dropped before they were sent."""
+
+    outcome: str
+    announcements: int
+
+
 Event = (
     BatchCommitted
     | CommitFailed
@@ -229,6 +237,7 @@ Event = (
     | ReadRecovered
     | Buffered
     | LagMeasured
+    | LevelsAnnounced
 )
 
 

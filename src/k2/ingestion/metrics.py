@@ -77,6 +77,9 @@ class IngestMetrics:
         self._lag = metrics.gauge(
             "k2_ingest_lag_records", "Offsets between the seam and the log's end", ["table", "topic", "partition"]
         )
+        self._announced = metrics.counter(
+            "k2_level_announcements_total", "Announcements of this worker's level: sent, failed, dropped", ["outcome"]
+        )
 
     def __call__(self, event: events.Event, /) -> None:
         """Count the event."""
@@ -200,6 +203,10 @@ class IngestMetrics:
     @_count.register
     def _(self, event: events.LagMeasured) -> None:
         self._lag.labels(event.table, event.topic, str(event.partition)).set(event.records)
+
+    @_count.register
+    def _(self, event: events.LevelsAnnounced) -> None:
+        self._announced.labels(event.outcome).inc(event.announcements)
 
 
 def _kind_of(symbol: str | None) -> str:

@@ -159,6 +159,10 @@ class KafkaLevelBoard:
         """Stop reading."""
         self.follower.close()
 
+    def wait_ready(self, timeout_seconds: float) -> bool:
+        """Wait until what was announced before it began is read; return whether that was in time."""
+        return self.follower.wait_caught_up(timeout_seconds)
+
     def current(self) -> LevelAnnouncement | None:
         """Return the announcement of the highest level that is still fresh; None where no worker is heard."""
         oldest = self._clock.monotonic() - self._settings.fresh_seconds

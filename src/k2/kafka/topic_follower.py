@@ -65,6 +65,7 @@ class TopicFollower:
         self._failing_since: float | None = clock.monotonic()
         self._is_told = False
         self._stop = threading.Event()
+        self._caught_up = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"k2-follow-{topic}", daemon=True)
 
     def start(self) -> None:
@@ -77,6 +78,10 @@ class TopicFollower:
         if self._thread.is_alive():
             self._thread.join()
         self._give_up_reader()
+
+    def wait_caught_up(self, timeout_seconds: float) -> bool:
+        """Wait until all that was there at the beginning was taken; return whether that was in time."""
+        return self._caught_up.wait(timeout_seconds)
 
     def failing_seconds(self) -> float:
         """Return for how long the log could not be followed; 0 while it can."""
@@ -103,12 +108,15 @@ class TopicFollower:
             self._failed(error)
             raise
         self._failing_since, self._is_told = None, False
+        if self._reader.position(self._topic, _PARTITION) >= self._old_end:
+            self._caught_up.set()
 
     def _begin(self) -> bool:
         """Open a reader where reading begins; False where there is no such topic yet."""
         ranges = self._log_ends.ranges(self._topic)
         extent = ranges.get((self._topic, _PARTITION))
         if extent is None:
+            self._caught_up.set()
             return False
         start = extent.start if self._back_max is None else max(extent.start, extent.end - self._back_max)
         self._old_end = extent.end

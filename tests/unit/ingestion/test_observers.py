@@ -39,6 +39,7 @@ EXAMPLES = [
     events.ReadRecovered("poll"),
     events.Buffered("trades", 100, True),
     events.LagMeasured("trades", "market.t", 3, 42),
+    events.LevelsAnnounced("failed", 2),
 ]
 
 
@@ -75,6 +76,7 @@ def test_every_event_is_counted_and_noted():
     assert value(metrics, "k2_mutes_over_total{") == [1]
     assert value(metrics, "k2_line_lead_seconds_total{") == [0.5]
     assert value(metrics, "k2_ingest_lag_records{") == [42]
+    assert value(metrics, 'k2_level_announcements_total{outcome="failed"}') == [2]
     assert value(metrics, 'k2_sequence_messages_total{kind="normal",table="trades"}') == [7]
     assert value(metrics, 'k2_gap_numbers_total{event="opened",table="trades"}') == [120]
     assert value(metrics, 'k2_gaps_total{level="alert",table="trades"}') == [1]

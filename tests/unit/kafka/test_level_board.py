@@ -127,6 +127,15 @@ def test_a_topic_that_is_not_there_yet_is_waited_for(board: KafkaLevelBoard, log
     assert board.current() == said()
 
 
+def test_a_board_is_ready_once_it_has_read_what_was_there(board: KafkaLevelBoard, log: FakeLog) -> None:
+    append(log, said())
+    assert not board.wait_ready(0)
+
+    board.follower.step()
+
+    assert board.wait_ready(0)
+
+
 def test_bytes_of_another_program_are_passed_over(board: KafkaLevelBoard, log: FakeLog) -> None:
     log.append(DEGRADATION_TOPIC, b"w-1", b"hello")
     append(log, said())
