@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -9,6 +10,7 @@ import numpy as np
 import polars as pl
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     from numpy.typing import NDArray
@@ -41,8 +43,14 @@ class Intervals:
         """Add numbers; past `intervals_max` the older half becomes one interval, which holds more than was seen."""
         numbers = np.unique(numbers)
         breaks = np.flatnonzero(np.diff(numbers) != 1)
-        starts = numbers[np.concatenate(([0], breaks + 1))]
-        ends = numbers[np.concatenate((breaks, [len(numbers) - 1]))]
+        self.add_runs(
+            numbers[np.concatenate(([0], breaks + 1))],
+            numbers[np.concatenate((breaks, [len(numbers) - 1]))],
+            intervals_max=intervals_max,
+        )
+
+    def add_runs(self, starts: Numbers, ends: Numbers, *, intervals_max: int) -> None:
+        """Add intervals, which are in order and apart; of more than `intervals_max` the older half becomes one."""
         if len(self.starts):
             starts, ends = _merged(np.concatenate((self.starts, starts)), np.concatenate((self.ends, ends)))
         if len(starts) > intervals_max:
@@ -76,20 +84,32 @@ class SeenSequences:
         found = np.zeros(rows.height, dtype=np.bool_)
         if rows.is_empty() or not self._streams:
             return found
-        for stream, sequences, places, _ in _by_stream(rows):
-            known = self._streams.get(stream)
-            if known is not None and len(known.ends) and sequences.min() <= known.ends[-1]:
-                found[places] = known.holds(sequences)
+        spans = _spans(rows)
+        late = [low <= self._highest(tuple(stream)) for *stream, low in spans.select(*STREAM, "low").rows()]
+        for stream, sequences, at in _by_stream(rows, spans.filter(pl.Series(late, dtype=pl.Boolean))):
+            found[at] = self._streams[stream].holds(sequences)
         return found
 
     def add(self, rows: pl.DataFrame) -> None:
         """Add rows, whose sequences are not null."""
-        for stream, sequences, _, newest in _by_stream(rows):
-            known = self._streams.get(stream)
-            if known is None:
-                known = self._streams[stream] = Intervals()
-            known.add(sequences, intervals_max=self._intervals_max)
-            known.newest = newest if known.newest is None else max(known.newest, newest)
+        spans = _spans(rows)
+        for *stream, low, high, newest, _ in spans.filter("is_run").rows():
+            known = self._stream(tuple(stream), newest)
+            known.add_runs(np.array([low]), np.array([high]), intervals_max=self._intervals_max)
+        broken = spans.filter(~pl.col("is_run"))
+        for *stream, _, _, newest, _ in broken.rows():
+            self._stream(tuple(stream), newest)
+        for stream_name, sequences, _ in _by_stream(rows, broken):
+            self._streams[stream_name].add(sequences, intervals_max=self._intervals_max)
+
+    def _highest(self, name: tuple[object, ...]) -> float:
+        known = self._streams.get(name)
+        return int(known.ends[-1]) if known is not None and len(known.ends) else -math.inf
+
+    def _stream(self, name: tuple[object, ...], newest: datetime) -> Intervals:
+        known = self._streams.setdefault(name, Intervals())
+        known.newest = newest if known.newest is None else max(known.newest, newest)
+        return known
 
     def forget(self, before: datetime) -> None:
         """Forget the streams whose newest number was logged before a time."""
@@ -98,21 +118,30 @@ class SeenSequences:
             del self._streams[name]
 
 
-def _by_stream(rows: pl.DataFrame) -> list[tuple[tuple[object, ...], Numbers, Numbers, datetime]]:
-    """Return of each stream its name, its sequences, the places of its rows, and its newest log time."""
-    grouped = (
-        rows.select(*STREAM, "sequence", "ts_log")
-        .with_row_index("place")
-        .group_by(STREAM, maintain_order=True)
-        .agg("sequence", "place", newest=pl.col("ts_log").max())
+def _spans(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return each stream's lowest and highest sequence, its newest log time, and whether it is one run in order."""
+    step = pl.col("sequence").diff()
+    return rows.group_by(STREAM, maintain_order=True).agg(
+        low=pl.col("sequence").min(),
+        high=pl.col("sequence").max(),
+        newest=pl.col("ts_log").max(),
+        is_run=((step.min() >= 0) & (step.max() <= 1)).fill_null(value=True),
     )
-    sequences, places = grouped["sequence"].to_list(), grouped["place"].to_list()
-    return [
-        (name, np.array(numbers, dtype=np.int64), np.array(at, dtype=np.int64), newest)
-        for name, numbers, at, newest in zip(
-            grouped.select(STREAM).rows(), sequences, places, grouped["newest"].to_list(), strict=True
-        )
-    ]
+
+
+def _by_stream(rows: pl.DataFrame, streams: pl.DataFrame) -> Iterator[tuple[tuple[object, ...], Numbers, Numbers]]:
+    """Give of each of `streams` its name, its sequences, and the places of its rows."""
+    if streams.is_empty():
+        return
+    grouped = (
+        rows.select(*STREAM, "sequence")
+        .with_row_index("place")
+        .join(streams.select(STREAM), on=STREAM, how="semi", nulls_equal=True)
+        .group_by(STREAM, maintain_order=True)
+        .agg("sequence", "place")
+    )
+    for *name, sequences, places in grouped.rows():
+        yield tuple(name), np.array(sequences, dtype=np.int64), np.array(places, dtype=np.int64)
 
 
 def _merged(starts: Numbers, ends: Numbers) -> tuple[Numbers, Numbers]:
