@@ -11,8 +11,9 @@ from k2.common.errors import ConfigurationError, CorruptionError, QueryError, Un
 from k2.common.logging import get_logger
 from k2.query.certificate import AsOf
 from k2.query.request import Answer, QueryRequest
-from k2.schemas.records import RECORD_TYPES
-from k2.storage.gaps import states
+from k2.schemas.arrow import polars_schema
+from k2.schemas.records import GAPS, RECORD_TYPES
+from k2.storage.gaps import lazy_states, states
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +28,7 @@ log = get_logger(__name__)
 _NEEDED: Final = ("exchange", "trading_date", "ts_event_ns", "commit_sequence")
 """What is looked at of a row to leave it out."""
 _NAMED_MAX: Final = 5
+_NO_GAPS: Final = states(pl.DataFrame(schema=polars_schema(GAPS)))
 
 
 class AnswersQuestions(Protocol):
@@ -52,8 +54,14 @@ class AnswersQuestions(Protocol):
 class EventsOfGaps(Protocol):
     """Where the events of gaps are read."""
 
-    def of(self, data_type: str, symbol: str) -> pl.DataFrame:
-        """Return the events of a symbol's gaps; UnavailableError, CorruptionError, ConfigurationError."""
+    def of(
+        self, data_type: str, symbol: str, *, start_ns: int | None = None, end_ns: int | None = None
+    ) -> pl.DataFrame:
+        """Return the events of a symbol's gaps; none, if all gaps lie outside [start_ns, end_ns).
+
+        Raises:
+            UnavailableError, CorruptionError, ConfigurationError: the table of gaps cannot be read.
+        """
         ...
 
 
@@ -158,21 +166,24 @@ class GapAwareEngine:
         asked = watched if request.exchange is None else watched & {request.exchange}
         if not asked or certificate.snapshot_id is None:
             return None
-        events = self._events.of(request.data_type, request.symbol)
+        start_ns, end_ns = certificate.start_ns, certificate.end_ns
+        events = self._events.of(request.data_type, request.symbol, start_ns=start_ns, end_ns=end_ns)
         if events.is_empty():
-            return states(events)
-        known = events.join(_seams(certificate), on=["log_id", "log_partition"]).filter(
-            pl.col("decided_offset") < pl.col("seam"), pl.col("exchange").is_in(sorted(asked))
+            return _NO_GAPS
+        known = events.lazy().join(_seams(certificate).lazy(), on=["log_id", "log_partition"])
+        known = known.filter(
+            pl.col("decided_offset") < pl.col("seam"),
+            pl.col("exchange").is_in(sorted(asked)),
+            pl.col("commit_sequence").fill_null(0) <= _commits(certificate),
         )
-        known = known.filter(pl.col("commit_sequence").fill_null(0) <= _commits(certificate))
         if request.known_at_ns is not None:
             known = known.filter(pl.col("ts_event_log").dt.epoch("us") * 1_000 < request.known_at_ns)
-        gaps = states(known).filter(pl.col("missing") > 0)
-        if certificate.start_ns is not None:
-            gaps = gaps.filter(pl.max_horizontal("from_ns", "to_ns") >= certificate.start_ns)
-        if certificate.end_ns is not None:
-            gaps = gaps.filter(pl.min_horizontal("from_ns", "to_ns") < certificate.end_ns)
-        return gaps
+        gaps = lazy_states(known).filter(pl.col("missing") > 0)
+        if start_ns is not None:
+            gaps = gaps.filter(pl.max_horizontal("from_ns", "to_ns") >= start_ns)
+        if end_ns is not None:
+            gaps = gaps.filter(pl.min_horizontal("from_ns", "to_ns") < end_ns)
+        return gaps.collect()
 
 
 def _asked(request: QueryRequest) -> QueryRequest:

@@ -151,6 +151,10 @@ def newest_statement(record_type: RecordType, condition: Condition) -> str:
 def strays_in(rows: pa.Table, partitions: Sequence[PartitionRead]) -> set[int]:
     """Return the ids of logs of which rows came from partitions that were not to be read."""
     read = {(item.log_id, item.partition) for item in partitions}
+    ends = [pc.min_max(rows[name]).as_py() for name in ("log_id", "log_partition")]
+    if all(end["min"] == end["max"] for end in ends):
+        only = ends[0]["min"], ends[1]["min"]
+        return set() if only[0] is None or only in read else {only[0]}
     pairs = rows.select(["log_id", "log_partition"]).group_by(["log_id", "log_partition"]).aggregate([])
     found = zip(pairs["log_id"].to_pylist(), pairs["log_partition"].to_pylist(), strict=True)
     return {log_id for log_id, partition in found if (log_id, partition) not in read}

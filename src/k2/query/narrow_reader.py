@@ -59,6 +59,7 @@ class NarrowReader:
         if request.exchange is not None:
             rows = rows.filter(pl.col("exchange") == request.exchange)
         rows = within(rows, request, start_ns, end_ns).select(names).head(self._rows_max + 1)
+        rows = rows.sort(ORDER) if ordered else rows
         try:
             found = rows.collect()
         except (pl.exceptions.PolarsError, OSError):
@@ -71,4 +72,4 @@ class NarrowReader:
             raise
         if found.height > self._rows_max:
             return None
-        return (found.sort(ORDER) if ordered else found).to_arrow(compat_level=_LEGACY)
+        return found.to_arrow(compat_level=_LEGACY)

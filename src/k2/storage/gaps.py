@@ -65,6 +65,11 @@ def states(events: pl.DataFrame) -> pl.DataFrame:
 
     A number that came twice, once of them from a dead letter, fills once.
     """
+    return lazy_states(events.lazy()).collect()
+
+
+def lazy_states(events: pl.LazyFrame) -> pl.LazyFrame:
+    """Return what `states` does, as a step of a plan."""
     events = events.unique([*GAP, "event", "first_missing"], maintain_order=True)
     size = pl.col("last_missing") - pl.col("first_missing") + 1
     of = {kind: size.filter(pl.col("event") == kind).sum() for kind in ("opened", "filled", "lost")}

@@ -20,8 +20,15 @@ class FakeGaps:
         self.events = gap_events() if events is None else events
         self.fails_with: K2Error | None = None
 
-    def of(self, data_type: str, symbol: str) -> pl.DataFrame:
-        """Return the events of a symbol's gaps, and of gaps that name none."""
+    def of(
+        self,
+        data_type: str,
+        symbol: str,
+        *,
+        start_ns: int | None = None,  # noqa: ARG002 - may leave gaps out, and leaves out none
+        end_ns: int | None = None,  # noqa: ARG002
+    ) -> pl.DataFrame:
+        """Return the events of a symbol's gaps, and of gaps that name none, whatever their times."""
         self._fail()
         mine = pl.col("symbol").is_null() | (pl.col("symbol") == symbol)
         return self.events.filter(pl.col("data_type") == data_type, mine)
