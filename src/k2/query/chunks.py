@@ -15,6 +15,7 @@ FAN_IN: Final = 8
 """Chunks of one level that are joined into one of the next, so that their number stays logarithmic."""
 FULL: Final = 1_000
 """Level of a chunk that is never joined again."""
+_NAMED_ROWS_MAX: Final = 1_000
 _SCANNED_ROWS_MAX: Final = 64
 """Chunks up to this size are scanned: an index would cost more than it saves."""
 
@@ -32,9 +33,13 @@ class Chunk:
     size_bytes: int
     index: Mapping[str, tuple[int, int]] | None = None
     """Of each symbol: its first row and its number of rows."""
+    names: frozenset[str] | None = None
+    """The symbols that occur in a small chunk; of most others a question then learns without a scan."""
 
     def of_symbol(self, symbol: str) -> pl.DataFrame:
         """Return the symbol's rows in offset order."""
+        if self.names is not None and symbol not in self.names:
+            return self.rows.clear()
         if self.index is None:
             return self.rows.filter(pl.col("symbol") == symbol)
         first, count = self.index.get(symbol, (0, 0))
@@ -42,7 +47,8 @@ class Chunk:
 
     def symbols(self) -> Sequence[str]:
         """Return the symbols that occur."""
-        return list(self.index) if self.index is not None else self.rows["symbol"].unique().to_list()
+        known = self.index if self.index is not None else self.names
+        return list(known) if known is not None else self.rows["symbol"].unique().to_list()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +132,7 @@ class PartitionChunks:
     def _chunk(self, rows: pl.DataFrame, start: int, end: int, undecodable: tuple[int, ...]) -> Chunk:
         if self._is_full(rows.height):
             return _indexed(rows, start, end, undecodable, FULL)
-        return Chunk(start, end, rows, undecodable, 0, int(rows.estimated_size()))
+        return Chunk(start, end, rows, undecodable, 0, int(rows.estimated_size()), names=_names(rows))
 
     def _is_full(self, rows: int) -> bool:
         return rows * FAN_IN > self._chunk_rows_max
@@ -153,4 +159,9 @@ def _indexed(rows: pl.DataFrame, start: int, end: int, undecodable: tuple[int, .
         index = dict(zip(runs["value"].to_list(), zip(firsts, counts, strict=True), strict=True))
     else:
         rows = rows.sort("log_offset")
-    return Chunk(start, end, rows.rechunk(), undecodable, level, int(rows.estimated_size()), index)
+    names = _names(rows) if index is None else None
+    return Chunk(start, end, rows.rechunk(), undecodable, level, int(rows.estimated_size()), index, names)
+
+
+def _names(rows: pl.DataFrame) -> frozenset[str] | None:
+    return frozenset(rows["symbol"].to_list()) if rows.height <= _NAMED_ROWS_MAX else None

@@ -85,6 +85,17 @@ def test_events_of_a_symbol_are_up_to_date_held_in_memory_or_not(lake: LocalLake
     assert states(known.of("trades", "CBA"))["gap_first"].to_list() == [50, 30]
 
 
+def test_a_symbol_whose_gaps_all_lie_outside_the_times_asked_for_has_no_events(lake: LocalLake) -> None:
+    early = gap_event(from_ns=100, to_ns=200)
+    GapWriter(lake.tables, lake.settings, lake.clock).append(gap_events(early))
+    known = GapEvents(lake.tables, events_max=1_000)
+
+    around = [(None, 100), (None, 101), (201, None), (200, None), (120, 130), (300, 400), (1, 50)]
+    found = [known.of("trades", "BHP", start_ns=start, end_ns=end).height for start, end in around]
+
+    assert found == [0, 1, 0, 1, 1, 0, 0]
+
+
 def test_gaps_that_are_decided_again_are_forgotten(lake: LocalLake) -> None:
     writer, reader = GapWriter(lake.tables, lake.settings, lake.clock), GapReader(lake.tables)
     other = {"gap_first": 30, "gap_last": 31, "topic_id": "other"}
