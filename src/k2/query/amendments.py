@@ -11,7 +11,8 @@ import polars as pl
 
 from k2.common.errors import QueryError
 from k2.query.amending import Amending
-from k2.query.scan import Condition, files_source, quoted_columns
+from k2.query.scan import Condition, files_source
+from k2.query.sql_text import quoted_columns
 from k2.schemas.amendments import NAMES, settle
 from k2.schemas.arrow import polars_schema
 from k2.schemas.records import Action

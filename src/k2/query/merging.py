@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from k2.common.errors import QueryError
-from k2.query.scan import Condition, files_source, quoted_columns
+from k2.query.scan import Condition, files_source
+from k2.query.sql_text import quoted_columns
 from k2.schemas.arrow import arrow_schema
 from k2.schemas.records import ORDER, Origin, RecordType
 

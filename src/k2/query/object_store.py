@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import duckdb
 
 from k2.common.errors import ConfigurationError
+from k2.query.sql_text import quoted_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +47,7 @@ def open_object_store(database: duckdb.DuckDBPyConnection, access: S3Access, dir
     try:
         for statement in (
             "SET allow_persistent_secrets = false",
-            f"LOAD {_quoted(str(extension))}",
+            f"LOAD {quoted_text(str(extension))}",
             f"SET http_timeout = {max(1, round(access.timeout_seconds))}",
             _secret(access, directories),
         ):
@@ -73,22 +74,18 @@ def _extension(place: str) -> Path:
 
 def _secret(access: S3Access, directories: Sequence[str]) -> str:
     options = {
-        "KEY_ID": _quoted(access.access_key_id),
-        "SECRET": _quoted(access.secret_access_key),
-        "REGION": _quoted(access.region),
-        "SCOPE": f"[{', '.join(map(_quoted, directories))}]",
+        "KEY_ID": quoted_text(access.access_key_id),
+        "SECRET": quoted_text(access.secret_access_key),
+        "REGION": quoted_text(access.region),
+        "SCOPE": f"[{', '.join(map(quoted_text, directories))}]",
     }
     if access.session_token:
-        options["SESSION_TOKEN"] = _quoted(access.session_token)
+        options["SESSION_TOKEN"] = quoted_text(access.session_token)
     if access.endpoint:
         url = urlsplit(access.endpoint)
         options |= {
-            "ENDPOINT": _quoted(url.netloc + url.path.rstrip("/")),
-            "URL_STYLE": _quoted("path"),
+            "ENDPOINT": quoted_text(url.netloc + url.path.rstrip("/")),
+            "URL_STYLE": quoted_text("path"),
             "USE_SSL": str(url.scheme == "https").lower(),
         }
     return f"CREATE TEMPORARY SECRET warehouse (TYPE s3, {', '.join(f'{k} {v}' for k, v in options.items())})"
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -18,10 +18,11 @@ from k2.common.errors import (
     UnavailableError,
 )
 from k2.query.object_store import SCHEME, open_object_store
+from k2.query.sql_text import quoted_text
 from k2.schemas.records import FieldType, RecordType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import pyarrow as pa
 
@@ -111,7 +112,7 @@ class Scanner:
         if remote and self._object_store is not None:
             open_object_store(database, self._object_store, remote)
         for statement in (
-            f"SET allowed_directories = [{', '.join(map(_quoted, places))}]",
+            f"SET allowed_directories = [{', '.join(map(quoted_text, places))}]",
             "SET enable_external_access = false",
             "SET lock_configuration = true",
         ):
@@ -195,12 +196,7 @@ def files_source(record_type: RecordType) -> str:
 
 def files_literal(files: Sequence[str]) -> str:
     """Return paths as a list in SQL."""
-    return f"[{', '.join(map(_quoted, files))}]"
-
-
-def quoted_columns(names: Sequence[str]) -> Iterator[str]:
-    """Return the column names as SQL identifiers."""
-    return ('"' + name.replace('"', '""') + '"' for name in names)
+    return f"[{', '.join(map(quoted_text, files))}]"
 
 
 def _is_unavailable(error: duckdb.Error, text: str) -> bool:
@@ -208,10 +204,6 @@ def _is_unavailable(error: duckdb.Error, text: str) -> bool:
     if isinstance(error, duckdb.HTTPException) or " for HTTP " in text:
         return "HTTP 404" not in text
     return isinstance(error, duckdb.IOException) and "No files found" not in text and "arquet" not in text
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _forms(directories: Sequence[str]) -> list[str]:

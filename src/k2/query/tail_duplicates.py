@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from k2.query.scan import files_source, quoted_columns
+from k2.query.scan import files_source
+from k2.query.sql_text import quoted_columns
 from k2.schemas.arrow import polars_schema
 from k2.schemas.duplicates import WINNER, decide
 from k2.schemas.identity import KEY, content_hash, content_source, identity_source, with_identity
