@@ -41,7 +41,7 @@ GAPS = (
     Mutant(
         "gaps-of-later",
         "an answer tells of gaps that were decided above its seam",
-        (Edit("src/k2/query/gap_aware.py", 'pl.col("decided_offset") < pl.col("seam"), ', ""),),
+        (Edit("src/k2/query/gap_aware.py", '            pl.col("decided_offset") < pl.col("seam"),\n', ""),),
         (
             f"{_ANSWERS}::test_a_token_knows_the_gaps_that_it_knew",
             f"{_ANSWERS}::test_a_gap_counts_where_it_overlaps_what_was_asked_and_known",
