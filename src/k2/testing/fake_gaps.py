@@ -26,7 +26,7 @@ class FakeGaps:
         symbol: str,
         *,
         start_ns: int | None = None,  # noqa: ARG002 - may leave gaps out, and leaves out none
-        end_ns: int | None = None,  # noqa: ARG002
+        end_ns: int | None = None,  # noqa: ARG002 - as above
     ) -> pl.DataFrame:
         """Return the events of a symbol's gaps, and of gaps that name none, whatever their times."""
         self._fail()
