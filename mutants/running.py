@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 COPIED = ("src", "tests", "config", "pyproject.toml")
 SECONDS_MAX = 300
+BASELINE_SECONDS_MAX = 1800
 _PASSED, _FAILED = 0, 1
 
 
@@ -85,19 +86,26 @@ def try_mutant(mutant: Mutant, tree: Path) -> Verdict:
     return Verdict(mutant, killer, time.monotonic() - began)
 
 
-def run_tests(tree: Path, tests: Sequence[str]) -> tuple[int, str]:
-    """Run tests on the copy, and on nothing else, until the first one fails."""
+def run_tests(tree: Path, tests: Sequence[str], *, seconds_max: float = SECONDS_MAX) -> tuple[int, str]:
+    """Run tests on the copy, and on nothing else, until the first one fails.
+
+    Raises:
+        MutantError: they take too long.
+    """
     command = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "--tb=line", *tests]
     environment = {**os.environ, "PYTHONPATH": str(tree / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-    ended = subprocess.run(
-        command, cwd=tree, env=environment, capture_output=True, text=True, timeout=SECONDS_MAX, check=False
-    )
+    try:
+        ended = subprocess.run(
+            command, cwd=tree, env=environment, capture_output=True, text=True, timeout=seconds_max, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise MutantError(f"{len(tests)} tests took longer than {seconds_max:g} s; is the machine busy?") from None
     return ended.returncode, ended.stdout + ended.stderr
 
 
 def check_baseline(mutants: Sequence[Mutant], tree: Path) -> None:
     """See that the tests pass on the tree as it is: a test that fails anyway kills nothing."""
     names = list(dict.fromkeys(test for mutant in mutants for test in mutant.tests))
-    code, output = run_tests(tree, names)
+    code, output = run_tests(tree, names, seconds_max=BASELINE_SECONDS_MAX)
     if code != _PASSED:
         raise MutantError(f"the tests fail without any mutant:\n{output[-3000:]}")
