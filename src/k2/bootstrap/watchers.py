@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from k2.ingestion.settings import IngestionSettings
     from k2.ingestion.watching.watchers import BatchWatcher
     from k2.kafka.admin import LogAdmin
-    from k2.kafka.ports import Registry
+    from k2.kafka.registry import SchemaSource
     from k2.kafka.topics import TopicCatalog
     from k2.settings import Settings
 
@@ -46,7 +46,7 @@ def batch_watchers(
 
 
 def status_log(
-    settings: Settings, topics: TopicCatalog, data_type: str, admin: LogAdmin, registry: Registry, clock: Clock
+    settings: Settings, topics: TopicCatalog, data_type: str, admin: LogAdmin, registry: SchemaSource, clock: Clock
 ) -> StatusLog:
     """Return what reads how far the feeds say that one data type went, where its numbers are watched per symbol."""
     from k2.ingestion.sequences.status_log import StatusLog
@@ -63,4 +63,5 @@ def status_log(
         clock=clock,
         silent_seconds_max=own.status_silent_seconds,
         markers_max=own.markers_max,
+        schemas_max=settings.kafka.schema_cache_entries_max,
     )

@@ -46,6 +46,7 @@ class World:
             clock=self.clock,
             silent_seconds_max=1,
             markers_max=markers_max,
+            schemas_max=5,
         )
 
     def send(self, count: int) -> None:
@@ -123,6 +124,16 @@ def test_with_the_registry_down_nothing_is_left_out():
     world.status.refresh()
 
     assert [marker.last for marker in world.status.of(*PLACE)] == [4]
+
+
+def test_the_registry_is_asked_for_a_schema_once():
+    world = World()
+    for number in range(4, 9):
+        world.mark(number)
+        world.status.refresh()
+
+    assert len(world.status.of(*PLACE)) == 5
+    assert len(world.registry.asked) == 1
 
 
 def test_the_log_has_reached_a_markers_time_and_what_has_passed_since_it_was_read():

@@ -9,6 +9,7 @@ from k2.common.logging import get_logger
 from k2.ingestion.sequences.markers import Marker
 from k2.ingestion.sequences.rules import NO_DAY
 from k2.kafka.producer import partition_for
+from k2.kafka.registry import CachedSchemas
 from k2.kafka.serialization import decode_record
 from k2.schemas.status import STATUS_SCHEMA
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from k2.common.clock import Clock
     from k2.ingestion.sequences.ports import LogEnds
     from k2.kafka.batches import LogBatch
-    from k2.kafka.ports import AssignedReader, Registry, TopicPartition
+    from k2.kafka.ports import AssignedReader, TopicPartition
+    from k2.kafka.registry import SchemaSource
     from k2.kafka.topics import Topic
 
 log = get_logger(__name__)
@@ -37,10 +39,11 @@ class StatusLog:
         *,
         log_ends: LogEnds,
         open_reader: Callable[[], AssignedReader],
-        registry: Registry,
+        registry: SchemaSource,
         clock: Clock,
         silent_seconds_max: float,
         markers_max: int,
+        schemas_max: int,
     ) -> None:
         """Read the markers of the topics in `market`, which share a data type, on those in `status`."""
         self._topics = {topic.exchange: topic for topic in market}
@@ -48,7 +51,7 @@ class StatusLog:
         self._status = sorted(topic.name for topic in status if topic.exchange in self._topics)
         self._log_ends = log_ends
         self._open_reader = open_reader
-        self._registry = registry
+        self._schemas = CachedSchemas(registry, {}, entries_max=schemas_max)
         self._clock = clock
         self._silent_seconds_max = silent_seconds_max
         self._markers_max = markers_max
@@ -128,7 +131,7 @@ class StatusLog:
 
     def _read(self, batch: LogBatch, offset: int, at_ms: int, value: bytes) -> tuple[TopicPartition, Marker] | None:
         try:
-            said = decode_record(value, self._registry.schema_text, STATUS_SCHEMA)
+            said = decode_record(value, self._schemas.schema_text, STATUS_SCHEMA)
         except RecordError as error:
             log.warning("marker_unreadable", topic=batch.topic, offset=offset, error=str(error))
             return None
