@@ -136,6 +136,21 @@ def test_the_registry_is_asked_for_a_schema_once():
     assert len(world.registry.asked) == 1
 
 
+def test_a_status_topic_that_is_made_anew_is_read_from_its_start_behind_what_was_read_before():
+    world = World()
+    for number in (4, 5):
+        world.mark(number)
+    world.status.refresh()
+    world.log.create_topic(TOPICS.topic("sim", "status").name)
+    world.mark(6)
+
+    with pytest.raises(UnavailableError, match="read again from its start"):
+        world.status.refresh()
+    world.status.refresh()
+
+    assert [(marker.last, marker.offset) for marker in world.status.of(*PLACE)] == [(4, 0), (5, 1), (6, 2)]
+
+
 def test_the_log_has_reached_a_markers_time_and_what_has_passed_since_it_was_read():
     world = World()
     world.mark(4)

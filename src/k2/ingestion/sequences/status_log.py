@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from k2.common.errors import RecordError, UnavailableError
+from k2.common.errors import LogIdentityError, RecordError, UnavailableError
 from k2.common.logging import get_logger
 from k2.ingestion.sequences.markers import Marker
 from k2.ingestion.sequences.rules import NO_DAY
@@ -14,12 +14,12 @@ from k2.kafka.serialization import decode_record
 from k2.schemas.status import STATUS_SCHEMA
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from k2.common.clock import Clock
     from k2.ingestion.sequences.ports import LogEnds
     from k2.kafka.batches import LogBatch
-    from k2.kafka.ports import AssignedReader, TopicPartition
+    from k2.kafka.ports import AssignedReader, LogRange, TopicPartition
     from k2.kafka.registry import SchemaSource
     from k2.kafka.topics import Topic
 
@@ -59,6 +59,8 @@ class StatusLog:
         self._assigned: set[TopicPartition] = set()
         self._markers: dict[TopicPartition, list[Marker]] = {}
         self._ahead_us: int | None = None
+        self._first = 0
+        """What an offset of the topics as they are now counts from."""
 
     def refresh(self) -> None:
         """Read all that has been written until now.
@@ -69,16 +71,32 @@ class StatusLog:
         if not self._status:
             return
         ranges = self._log_ends.ranges(self._status)
-        ends = {place: extent.end for place, extent in ranges.items() if extent.end > extent.start}
-        if self._reader is None and ends:
-            self._reader = self._open_reader()
-        new = {place: ranges[place].start for place in ends if place not in self._assigned}
-        reader = self._reader
-        if reader is None:
+        held = {place: extent for place, extent in ranges.items() if extent.end > extent.start}
+        if not held:
             return
+        try:
+            self._read_to_the_end(held)
+        except LogIdentityError as error:  # no record's fate depends on these topics: they stop no table
+            self._begin_anew()
+            raise UnavailableError(
+                f"a status topic is not the one that was read until now; it is read again from its start: {error}",
+                dependency="kafka",
+            ) from error
+
+    def _read_to_the_end(self, held: Mapping[TopicPartition, LogRange]) -> None:
+        if self._reader is None:
+            self._reader = self._open_reader()
+        reader = self._reader
+        new = {place: extent.start for place, extent in held.items() if place not in self._assigned}
         if new:
             reader.assign(new)
             self._assigned.update(new)
+        ends = {place: extent.end for place, extent in held.items()}
+        for place, end in ends.items():
+            if reader.position(*place) > end:
+                raise LogIdentityError(
+                    f"expected {place[0]} to reach {reader.position(*place)}, found its end at {end}"
+                )
         heard = self._clock.monotonic()
         while any(reader.position(*place) < end for place, end in ends.items()):
             for batch in reader.poll(_POLL_MESSAGES, _POLL_SECONDS):
@@ -107,6 +125,13 @@ class StatusLog:
         """Give up the connection."""
         if self._reader is not None:
             self._reader.close()
+
+    def _begin_anew(self) -> None:
+        """Forget where the topics were read to; what is read from now on counts as behind all that was read before."""
+        self.close()
+        self._reader = None
+        self._assigned.clear()
+        self._first = 1 + max((each[-1].offset for each in self._markers.values()), default=-1)
 
     def _take_or_start_again(self, batch: LogBatch) -> None:
         try:
@@ -139,5 +164,7 @@ class StatusLog:
         if topic is None or said["data_type"] not in self._data_types or said["last_sequence"] is None:
             return None
         symbol, day = said["symbol"], said["trading_date"]
-        marker = Marker(symbol, said["last_sequence"], NO_DAY if day is None else day, at_ms * 1_000, offset)
+        marker = Marker(
+            symbol, said["last_sequence"], NO_DAY if day is None else day, at_ms * 1_000, self._first + offset
+        )
         return (topic.name, partition_for(symbol.encode(), topic.partitions)), marker
