@@ -247,16 +247,18 @@ def _query_side(
     from k2.query.gap_aware import GapAwareEngine
     from k2.query.hybrid_engine import HybridQueryEngine
     from k2.query.kafka_tail import KafkaTail
+    from k2.query.known_log import KnownLog
     from k2.storage.gap_events import GapEvents
     from k2.storage.gaps import GapReader
 
     clock = system_clock()
     catalog = topic_catalog(settings)
     topics = catalog.market_topics
+    known = KnownLog(log_facts, clock=clock, retry_seconds=settings.query.tail_retry_seconds)
     tail = KafkaTail(
         topics,
         open_reader=open_reader,
-        log_facts=log_facts,
+        log_facts=known,
         tables=heads or tables,
         decoders=decoders,
         settings=settings.query,
@@ -266,7 +268,7 @@ def _query_side(
         topics,
         tail=tail,
         planner=planner(settings, tables),
-        log_facts=log_facts,
+        log_facts=known,
         open_reader=open_reader,
         decoders=decoders,
         scanner=scanner(settings, tables),

@@ -37,12 +37,15 @@ class QueryError(K2Error):
 
 
 class UnavailableError(K2Error):
-    """A dependency is down or busy; retry after `retry_after_seconds`."""
+    """A dependency is down or busy; retry after `retry_after_seconds`. `reason` is a word for programs, if any."""
 
-    def __init__(self, message: str, *, dependency: str, retry_after_seconds: float = 1.0) -> None:
+    def __init__(
+        self, message: str, *, dependency: str, retry_after_seconds: float = 1.0, reason: str | None = None
+    ) -> None:
         super().__init__(message)
         self.dependency = dependency
         self.retry_after_seconds = retry_after_seconds
+        self.reason = reason
 
 
 class OverloadedError(UnavailableError):

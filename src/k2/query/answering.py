@@ -34,6 +34,7 @@ class Draft:
         self.columns = columns
         self.shortfalls = shortfalls
         self.level = "NORMAL"
+        self.staleness_seconds: float | None = None
         self.pinned: PinnedSnapshot | None = None
         self.partitions: tuple[PartitionRead, ...] = ()
         self.undecodable = 0
@@ -130,6 +131,8 @@ def answer_of(request: QueryRequest, draft: Draft, clock: Clock) -> Answer:
         complete=not lacking and not shown.unknown,
         reasons=(*lacking, *_unknown(shown)),
         degradation_level=draft.level if not lacking or draft.level != "NORMAL" else "PARTIAL",
+        stale=draft.level == "TABLE_ONLY",
+        staleness_seconds=draft.staleness_seconds,
         lake_only=request.lake_only,
         truncated=shown.truncated,
         amendments=request.amendments,

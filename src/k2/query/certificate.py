@@ -103,6 +103,14 @@ class Certificate:
     """Why the answer is not complete, each with what is missing."""
     degradation_level: str = "NORMAL"
     """NORMAL, TABLE_ONLY (the log was out of reach), LOG_ONLY (the table was), or PARTIAL."""
+    stale: bool = False
+    """Whether the answer ends before the log's end because the log was out of reach (TABLE_ONLY)."""
+    staleness_seconds: float | None = None
+    """How far at most the answer's end is behind the log's: 0 where the log was asked; None where nothing tells."""
+    platform_level: str | None = None
+    """The level of degradation that the workers had taken, NORMAL to CIRCUIT_BREAK; None where none was heard."""
+    platform_reason: str | None = None
+    """Why they had taken it."""
     lake_only: bool = False
     truncated: bool = False
     """Whether a limit cut the answer; its pages continue."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from k2.common.clock import Clock
     from k2.kafka.topics import Topic
     from k2.query.kafka_tail import KafkaTail
-    from k2.query.ports import Decodes, LogFacts, OpenReader, Plans
+    from k2.query.ports import Decodes, OpenReader, Plans, RemembersEnds
     from k2.query.scan import Scanner
     from k2.query.settings import QuerySettings
     from k2.storage.planning import PinnedSnapshot
@@ -61,7 +61,7 @@ class HybridQueryEngine:
         *,
         tail: KafkaTail,
         planner: Plans,
-        log_facts: LogFacts,
+        log_facts: RemembersEnds,
         open_reader: OpenReader,
         decoders: Mapping[str, Decodes],
         scanner: Scanner,
@@ -167,6 +167,7 @@ class HybridQueryEngine:
                 )
             draft.lap("pin")
             held = self._read_log(request, draft, topics, token)
+            self._check_staleness(request, draft)
             draft.lap("log")
         logged = log_rows(held.frames, request, prefix)
         if logged is not None:
@@ -206,20 +207,40 @@ class HybridQueryEngine:
                     dependency="catalog",
                 )
             return rows
-        head = draft.pinned.head
-        decoder = self._decoders[request.data_type]
         try:
-            extent = self._log.extent(request, head, topics, draft.shortfalls)
+            rows = self._read_live(request, draft, topics, token)
         except UnavailableError as error:
-            draft.shortfalls.add(error)
+            if request.on_degrade == "fail":
+                raise
+            draft.shortfalls.note(error)
             draft.level = "TABLE_ONLY"
-            extent = self._log.table_extent(request, head)
+            extent = self._log.table_extent(request, draft.pinned.head)
+            draft.partitions = (extent if token is None else with_token(extent, token)).partitions
+            rows = LogRows()
+        draft.undecodable = rows.undecodable
+        return rows
+
+    def _read_live(self, request: QueryRequest, draft: Draft, topics: Sequence[Topic], token: AsOf | None) -> LogRows:
+        assert draft.pinned is not None
+        extent = self._log.extent(request, draft.pinned.head, topics, draft.shortfalls)
         if token is not None:
             extent = with_token(extent, token)
         draft.partitions = extent.partitions
-        rows = self._log.read(request, extent, decoder, draft.shortfalls)
-        draft.undecodable = rows.undecodable
-        return rows
+        return self._log.read(request, extent, self._decoders[request.data_type], draft.shortfalls)
+
+    def _check_staleness(self, request: QueryRequest, draft: Draft) -> None:
+        """Note how far the answer's end is behind the log's, and refuse what is further behind than is accepted."""
+        asked_log = draft.level == "NORMAL" and not request.lake_only and request.as_of is None
+        draft.staleness_seconds = 0.0 if asked_log else self._log.seconds_behind(draft.partitions)
+        accepted, behind = request.max_staleness_seconds, draft.staleness_seconds
+        if accepted is not None and request.as_of is None and (behind is None or behind > accepted):
+            found = "nothing that tells" if behind is None else f"up to {behind:.1f} s"
+            raise UnavailableError(
+                f"expected an answer at most {accepted:g} s behind the log (max_staleness), found {found}: accept "
+                f"more, or ask again later{''.join(f'; {reason}' for reason in draft.shortfalls.reasons)}",
+                dependency="kafka",
+                reason="stale",
+            )
 
     def _topics_of(self, data_type: str, exchange: str | None) -> list[Topic]:
         topics = [topic for topic in self._topics if topic.data_type == data_type]

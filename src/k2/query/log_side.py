@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from k2.query.certificate import AsOf
     from k2.query.kafka_tail import KafkaTail
     from k2.query.on_demand import OnDemandReader
-    from k2.query.ports import Decodes, LogFacts
+    from k2.query.ports import Decodes, RemembersEnds
     from k2.query.request import QueryRequest
     from k2.query.settings import QuerySettings
     from k2.query.topic_watch import WatchedState
@@ -40,6 +40,10 @@ class Shortfalls:
         """Raise the error, or note it if the caller accepts a partial answer."""
         if not self._partial_allowed:
             raise error
+        self.note(error)
+
+    def note(self, error: K2Error) -> None:
+        """Keep the error as a reason, whatever the caller accepts."""
         if str(error) not in self.reasons:
             self.reasons.append(str(error))
 
@@ -64,7 +68,7 @@ class LogSide:
     """Reads the log's side: what the tail holds, and what it does not from the log itself."""
 
     def __init__(
-        self, *, tail: KafkaTail, log_facts: LogFacts, on_demand: OnDemandReader, settings: QuerySettings
+        self, *, tail: KafkaTail, log_facts: RemembersEnds, on_demand: OnDemandReader, settings: QuerySettings
     ) -> None:
         self._tail = tail
         self._log_facts = log_facts
@@ -100,6 +104,12 @@ class LogSide:
         """Return the partitions up to their seams: what the table alone can answer."""
         logs = [log for log in head.logs if request.exchange in (None, exchange_of(log.topic))]
         return Extent(_partitions(request, logs, head, {}, self._tail), {})
+
+    def seconds_behind(self, partitions: Sequence[PartitionRead]) -> float | None:
+        """Return how far at most these ends are behind the log's; None where that is unknown of one of them."""
+        behind = [self._log_facts.seconds_behind((item.topic, item.partition), item.end) for item in partitions]
+        known = [seconds for seconds in behind if seconds is not None]
+        return max(known) if known and len(known) == len(behind) else None
 
     def read(self, request: QueryRequest, extent: Extent, decoder: Decodes, shortfalls: Shortfalls) -> LogRows:
         """Return the symbol's rows of [seam, end) of every partition of the extent."""

@@ -41,6 +41,14 @@ class LogFacts(Protocol):
         ...
 
 
+class RemembersEnds(LogFacts, Protocol):
+    """Tells also how far behind the log an offset may be, by the looks at the log so far."""
+
+    def seconds_behind(self, key: TopicPartition, end: int) -> float | None:
+        """Return how long ago the log is known to have ended at `end` or below; None where nothing is known."""
+        ...
+
+
 class Heads(Protocol):
     """Tells what a table's newest snapshot says of the log."""
 

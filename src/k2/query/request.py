@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 DataType = Literal["trades", "quotes"]
 Anchor = Literal["now", "latest"]
-OnDegrade = Literal["fail", "partial"]
+OnDegrade = Literal["fail", "stale", "partial"]
 AmendmentsView = Literal["applied", "raw"]
 GapsChoice = Literal["annotate", "exclude", "fail"]
 
@@ -53,7 +54,11 @@ class QueryRequest:
     lake_only: bool = False
     """Only what the table holds: the answer ends at the pinned seam."""
     on_degrade: OnDegrade = "fail"
-    """What to do when the table or the log is out of reach: fail, or answer what there is and mark it."""
+    """Where the log is out of reach: fail, or answer from the table alone, marked (`stale`, `partial`). Where the table
+    is, or a part is damaged or cannot be read: fail, or answer what there is, marked (`partial`)."""
+    max_staleness_seconds: float | None = None
+    """How far the answer's end may lie behind the log's; an answer of which that cannot be told is refused as well.
+    An answer `as_of` a token ends where the token says, however old that is."""
     known_at_ns: int | None = None
     """Answer from the records that the log had before this time, UTC nanoseconds: as then known, not as now."""
     amendments: AmendmentsView = "applied"
@@ -69,8 +74,10 @@ class QueryRequest:
             raise QueryError("expected a symbol, found an empty text: name one, for example BHP")
         if self.anchor not in ("now", "latest"):
             raise QueryError(f"expected anchor 'now' or 'latest', found {self.anchor!r}")
-        if self.on_degrade not in ("fail", "partial"):
-            raise QueryError(f"expected on_degrade 'fail' or 'partial', found {self.on_degrade!r}")
+        if self.on_degrade not in ("fail", "stale", "partial"):
+            raise QueryError(f"expected on_degrade 'fail', 'stale' or 'partial', found {self.on_degrade!r}")
+        if self.max_staleness_seconds is not None and not 0 < self.max_staleness_seconds < math.inf:
+            raise QueryError(f"expected a max_staleness of more than 0 seconds, found {self.max_staleness_seconds}")
         if self.amendments not in ("applied", "raw"):
             raise QueryError(f"expected amendments 'applied' or 'raw', found {self.amendments!r}")
         if self.gaps not in ("annotate", "exclude", "fail"):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from k2.kafka.topics import Topic
 from k2.query.hybrid_engine import HybridQueryEngine
 from k2.query.kafka_tail import KafkaTail
+from k2.query.known_log import KnownLog
 from k2.query.request import QueryRequest
 from k2.query.scan import Scanner
 from k2.query.settings import QuerySettings
@@ -60,11 +61,12 @@ def simulated_hybrid(
 ) -> SimulatedHybrid:
     """Return an engine over `market`, whose files are in `directory`; `most` bounds what one poll of the tail gives."""
     clock = ManualClock()
+    known = KnownLog(market, clock=clock, retry_seconds=0)
     decoders = {name: market.decoder(name) for name in RECORD_TYPES}
     tail = KafkaTail(
         market.topics,
         open_reader=lambda: market.open_reader(most),
-        log_facts=market,
+        log_facts=known,
         tables=market,
         decoders=decoders,
         settings=settings,
@@ -74,7 +76,7 @@ def simulated_hybrid(
         market.topics,
         tail=tail,
         planner=market,
-        log_facts=market,
+        log_facts=known,
         open_reader=market.open_reader,
         decoders=decoders,
         scanner=Scanner(
