@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,65 +15,17 @@ import pytest
 from k2.api import server
 from k2.client import K2Client
 from k2.common.errors import ConfigurationError
-
-SCRIPT = """
-import sys
-from k2.api import server
-from k2.api.app import create_app
-from k2.api.keys import ApiKey
-from k2.api.settings import ApiSettings
-from k2.common.clock import SystemClock
-from k2.common import logging
-from k2.testing.fake_engine import FakeEngine
-from k2.testing.market_rows import market_rows
-
-logging.configure(component="api", json=True)
-settings = ApiSettings(shutdown_seconds=1, connections_max=8)
-engine = FakeEngine({"trades": market_rows(range(int(sys.argv[1])), symbols=("AAA",))})
-with server.listen("127.0.0.1", 0) as listener:
-    print(listener.getsockname()[1], flush=True)
-    app = create_app(engine, key=ApiKey("key"), settings=settings, clock=SystemClock(), unready=list)
-    server.serve(app, listener, settings)
-print("stopped", flush=True)
-"""
-
-
-class Api:
-    """A running API with `rows` trades of AAA."""
-
-    def __init__(self, rows: int) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(rows)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        assert self.process.stdout is not None
-        self.port = int(self.process.stdout.readline())
-
-    def stop(self, number: signal.Signals) -> tuple[str, str]:
-        """Send the signal and return what the process printed."""
-        self.process.send_signal(number)
-        return self.process.communicate(timeout=30)
-
-    def raw(self, request: bytes) -> bytes:
-        """Send bytes and return all that comes back."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
-            connection.sendall(request)
-            answer = b""
-            with contextlib.suppress(ConnectionResetError):
-                while part := connection.recv(65_536):
-                    answer += part
-            return answer
+from k2.testing.api_process import ApiProcess
 
 
 @pytest.fixture
-def api() -> Iterator[Api]:
-    made = Api(rows=1_000)
-    yield made
-    made.process.kill()
-    made.process.communicate()
+def api() -> Iterator[ApiProcess]:
+    with ApiProcess(rows=1_000, connections_max=8) as made:
+        yield made
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_it_cleanly_and_all_it_says_is_log_events(api: Api, number: signal.Signals) -> None:
+def test_a_signal_stops_it_cleanly_and_all_it_says_is_log_events(api: ApiProcess, number: signal.Signals) -> None:
     with K2Client(f"http://127.0.0.1:{api.port}", "key") as k2:
         assert k2.trades("AAA", start=0).table.num_rows == 1_000
 
@@ -88,7 +37,7 @@ def test_a_signal_stops_it_cleanly_and_all_it_says_is_log_events(api: Api, numbe
     assert [event["event"] for event in events if event["level"] == "info"] == ["request"]
 
 
-def test_bytes_that_are_no_request_are_refused_and_the_next_one_is_answered(api: Api) -> None:
+def test_bytes_that_are_no_request_are_refused_and_the_next_one_is_answered(api: ApiProcess) -> None:
     hostile = [
         b"\0\1\2\3\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
@@ -107,8 +56,7 @@ def test_bytes_that_are_no_request_are_refused_and_the_next_one_is_answered(api:
 
 
 def test_a_client_that_leaves_in_the_middle_of_an_answer_does_no_harm() -> None:
-    api = Api(rows=200_000)
-    try:
+    with ApiProcess(rows=200_000, connections_max=8) as api:
         for _ in range(3):
             with socket.create_connection(("127.0.0.1", api.port), timeout=30) as connection:
                 connection.sendall(
@@ -124,11 +72,9 @@ def test_a_client_that_leaves_in_the_middle_of_an_answer_does_no_harm() -> None:
         assert [event["event"] for event in events if event["level"] == "error"] == []
         assert False in {event["finished"] for event in events if event["event"] == "request"}
         assert api.process.returncode == 0
-    finally:
-        api.process.kill()
 
 
-def test_many_clients_at_once_each_get_their_answer(api: Api) -> None:
+def test_many_clients_at_once_each_get_their_answer(api: ApiProcess) -> None:
     counts: list[int] = []
 
     def ask() -> None:
@@ -144,7 +90,7 @@ def test_many_clients_at_once_each_get_their_answer(api: Api) -> None:
     assert counts == [500] * 12
 
 
-def test_small_answers_do_not_wait_for_the_acknowledgement_of_others(api: Api) -> None:
+def test_small_answers_do_not_wait_for_the_acknowledgement_of_others(api: ApiProcess) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", api.port, timeout=10)
     seconds = []
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import uvicorn
 
+from k2.api.connections import limited_connections
 from k2.common.errors import ConfigurationError
 from k2.common.logging import get_logger
 
@@ -52,13 +53,12 @@ def serve(app: FastAPI, listener: socket.socket, settings: ApiSettings) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
-            limit_concurrency=settings.connections_max,
             backlog=_BACKLOG,
             timeout_keep_alive=settings.keep_alive_seconds,
             timeout_graceful_shutdown=settings.shutdown_seconds,
             h11_max_incomplete_event_size=settings.url_bytes_max + settings.header_bytes_max + _HEAD_BYTES_EXTRA,
             ws="none",
-            http="h11",
+            http=limited_connections(settings),
         )
     )
     with _stopped_by_signals(server), _messages_as_events():
