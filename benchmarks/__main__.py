@@ -9,6 +9,7 @@ import sys
 from benchmarks.report import Figure, show, write
 
 NAMES = (
+    "api_overload",
     "dedup",
     "gaps",
     "ingest",

@@ -21,7 +21,7 @@ from k2.schemas.avro import avro_text
 from k2.schemas.records import TRADES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from k2.settings import Settings
 
@@ -41,10 +41,13 @@ def services() -> Iterator[Settings]:
 
 
 @contextmanager
-def command(settings: Settings, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+def command(
+    settings: Settings, *arguments: str, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a command of K2 against the services, as a process of its own, until the block ends."""
     words = [sys.executable, "-m", "k2.cli.main", *arguments, "--data-dir", str(settings.data_dir)]
-    process = subprocess.Popen(words, env=dict(os.environ), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    variables = {**os.environ, **(environment or {})}
+    process = subprocess.Popen(words, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield process
     finally:

@@ -12,9 +12,12 @@ from fastapi.security import APIKeyHeader
 from starlette.exceptions import HTTPException
 
 from k2 import __version__
+from k2.api.asking import Asking
 from k2.api.frame import Frame
 from k2.api.gaps import gap_routes
 from k2.api.health import health_routes
+from k2.api.key_limits import KeyLimits
+from k2.api.levels import PlatformLevel
 from k2.api.measures import Measures
 from k2.api.problems import HttpProblemError, problem, problem_of
 from k2.api.records import record_routes
@@ -29,24 +32,37 @@ if TYPE_CHECKING:
     from k2.api.keys import ApiKey
     from k2.api.ports import Engine
     from k2.api.settings import ApiSettings
+    from k2.common.announcing import LevelBoard
     from k2.common.clock import Clock
 
 _key_header: Final = APIKeyHeader(name="X-API-Key", auto_error=False, description="The key that `k2 up` prints")
 
 
 def create_app(
-    engine: Engine, *, key: ApiKey, settings: ApiSettings, clock: Clock, unready: Callable[[], Sequence[str]]
+    engine: Engine,
+    *,
+    key: ApiKey,
+    settings: ApiSettings,
+    clock: Clock,
+    unready: Callable[[], Sequence[str]],
+    board: LevelBoard | None = None,
 ) -> FastAPI:
-    """Return the API around `engine`; `unready()` names what keeps it from answering in full."""
-    turns = Turns(settings)
+    """Return the API around `engine`; `unready()` names what keeps it from answering in full.
+
+    `board` tells the level of degradation; without one the platform is at NORMAL.
+    """
+    turns = Turns(settings, clock)
+    level = PlatformLevel(board, retry_after_seconds=settings.circuit_break_retry_seconds)
     measures = Measures(settings)
+    limits = KeyLimits(settings, clock)
+    asking = Asking(engine, turns, level, settings, clock)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         turns.close()
 
-    def authorized(request: Request, value: Annotated[str | None, Depends(_key_header)]) -> None:
+    async def authorized(request: Request, value: Annotated[str | None, Depends(_key_header)]) -> AsyncIterator[None]:
         if not value:
             raise HttpProblemError(
                 401, "No API key", "expected the platform's key in the header X-API-Key, found none: `k2 up` prints it"
@@ -59,6 +75,8 @@ def create_app(
                 "prints the right one",
             )
         request.state.facts["key_id"] = key.key_id
+        with limits.admitted(key.key_id):
+            yield  # until the answer is sent
 
     app = FastAPI(
         title="K2",
@@ -71,9 +89,9 @@ def create_app(
     )
     app.add_middleware(Frame, settings=settings, clock=clock, observe=measures.observe)
     _add_errors(app)
-    app.include_router(health_routes(engine, turns, measures, unready))
-    app.include_router(record_routes(engine, turns, settings), dependencies=[Depends(authorized)])
-    app.include_router(gap_routes(engine, turns, settings), dependencies=[Depends(authorized)])
+    app.include_router(health_routes(engine, turns, level, measures, unready))
+    app.include_router(record_routes(asking), dependencies=[Depends(authorized)])
+    app.include_router(gap_routes(asking), dependencies=[Depends(authorized)])
     return app
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +26,8 @@ log = get_logger(__name__)
 
 QUIET_ROUTES: Final = frozenset({"/livez", "/readyz", "/metrics"})
 """Asked every few seconds by machines; their audit events would bury the others."""
+HEALTH_ROUTES: Final = QUIET_ROUTES | {"/health"}
+"""Answered however busy the API is."""
 _GONE: Final = 499
 
 
@@ -147,6 +150,15 @@ class Frame:
 
 
 def _refused(request: Request, settings: ApiSettings) -> HttpProblemError | None:
+    if request.scope["state"].get("surplus") and request.url.path not in HEALTH_ROUTES:
+        return HttpProblemError(
+            503,
+            "K2 is busy",
+            f"expected at most {settings.connections_max} connections (K2_API__CONNECTIONS_MAX), found all in use: "
+            "ask again in a moment",
+            {"Retry-After": str(max(1, math.ceil(settings.retry_after_seconds))), "Connection": "close"},
+            reason="connections",
+        )
     url_bytes = len(request.scope.get("raw_path") or request.url.path) + len(request.scope["query_string"])
     if url_bytes > settings.url_bytes_max:
         return HttpProblemError(

@@ -14,6 +14,7 @@ from k2.common.metrics import CONTENT_TYPE
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from k2.api.levels import PlatformLevel
     from k2.api.measures import Measures
     from k2.api.ports import Engine
     from k2.api.turns import Turns
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 _POLICY: Final = "default-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
 
-def health_routes(engine: Engine, turns: Turns, measures: Measures, unready: Callable[[], Sequence[str]]) -> APIRouter:
+def health_routes(
+    engine: Engine, turns: Turns, level: PlatformLevel, measures: Measures, unready: Callable[[], Sequence[str]]
+) -> APIRouter:
     """Return the routes; none of them waits for a turn."""
     router = APIRouter(tags=["health"])
 
@@ -34,7 +37,8 @@ def health_routes(engine: Engine, turns: Turns, measures: Measures, unready: Cal
     async def readyz() -> JSONResponse:
         """Say whether questions can be answered in full, and if not, why not."""
         reasons = list(unready())
-        return JSONResponse({"status": "not ready" if reasons else "ok", "reasons": reasons}, 503 if reasons else 200)
+        body = {"status": "not ready" if reasons else "ok", "reasons": reasons}
+        return JSONResponse(body, 503 if reasons else 200, {"Retry-After": "1"} if reasons else {})
 
     @router.get("/health")
     async def health() -> dict[str, Any]:
@@ -42,12 +46,21 @@ def health_routes(engine: Engine, turns: Turns, measures: Measures, unready: Cal
         reasons = list(unready())
         stats = engine.get_stats()
         tail = stats.pop("tail", {})
+        told = level.told()
         return {
             "status": "degraded" if reasons else "ok",
             "reasons": reasons,
             "version": __version__,
+            "level": None if told is None else told.level.name,
+            "level_reason": None if told is None else told.reason,
             "components": {
-                "api": {"running": turns.running, "waiting": turns.waiting, "refused": turns.refused},
+                "api": {
+                    "running": turns.running,
+                    "waiting": turns.waiting,
+                    "refused": turns.refused.total(),
+                    "concurrency": turns.limit.limit,
+                    "sending_bytes": turns.held_bytes,
+                },
                 "engine": stats,
                 "tail": tail,
             },

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
+_REFUSED: Final = frozenset({429, 503})
+
 
 class Measures:
     """What `/metrics` shows. Totals of the engine and the tail are carried over when they are asked for."""
@@ -30,7 +32,14 @@ class Measures:
         )
         self._rows = metrics.counter("k2_api_rows_total", "Rows answered", ["route"])
         self._bytes = metrics.counter("k2_api_answer_bytes_total", "Bytes of answers sent", ["route"])
-        self._refused = metrics.counter("k2_api_refused_total", "Questions refused because K2 was too busy")
+        self._refused = metrics.counter(
+            "k2_api_refused_total", "Requests refused with 429 or 503, by the reason in their answer", ["reason"]
+        )
+        self._concurrency = metrics.gauge("k2_api_concurrency_level", "Questions that may be answered at once now")
+        self._unloaded = metrics.gauge(
+            "k2_api_unloaded_seconds", "Time of an answer with few others beside it, as last measured", ["weight"]
+        )
+        self._sending = metrics.gauge("k2_api_sending_bytes", "Memory of answers that are being sent")
         self._busy = metrics.gauge("k2_api_busy_ratio", "Questions being answered, of those possible at once")
         self._queue = metrics.gauge("k2_api_queue_ratio", "Questions that wait for a turn, of those that may")
         self._unready = metrics.gauge("k2_api_unready_failures", "Reasons why questions cannot be answered in full now")
@@ -48,10 +57,15 @@ class Measures:
         self._seconds.labels(exchange.route, str(exchange.status)).observe(exchange.seconds)
         self._bytes.labels(exchange.route).inc(exchange.sent_bytes)
         self._rows.labels(exchange.route).inc(exchange.facts.get("rows", 0))
+        if exchange.status in _REFUSED:
+            self._refused.labels(exchange.facts.get("reason", "other")).inc()
 
     def render(self, stats: Mapping[str, Any], turns: Turns, unready: int) -> bytes:
         """Return all values, those of the engine's `stats` among them, in Prometheus' text format."""
-        self._carry(self._refused, "refused", turns.refused)
+        self._concurrency.set(turns.limit.limit)
+        for weight, seconds in turns.limit.unloaded_seconds.items():
+            self._unloaded.labels(weight.lower()).set(seconds)
+        self._sending.set(turns.held_bytes)
         self._busy.set(turns.running / self._settings.concurrency_max)
         self._queue.set(turns.waiting / max(self._settings.queue_max, 1))
         self._unready.set(unready)

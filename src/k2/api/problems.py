@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from starlette.responses import JSONResponse
@@ -62,12 +63,16 @@ TITLE_OF: Final[dict[type[K2Error], str]] = {
 class HttpProblemError(Exception):
     """A request that is refused before it reaches the engine."""
 
-    def __init__(self, status: int, title: str, detail: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, title: str, detail: str, headers: dict[str, str] | None = None, *, reason: str | None = None
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.title = title
         self.detail = detail
         self.headers = headers or {}
+        self.reason = reason
+        """A word for programs, where they do something other than with other problems of the status."""
 
 
 def status_of(error: K2Error) -> int:
@@ -88,13 +93,19 @@ def problem(request: Request, refused: HttpProblemError) -> JSONResponse:
         "detail": refused.detail,
         "request_id": getattr(request.state, "request_id", ""),
     }
+    if refused.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        refused.headers.setdefault("Retry-After", "1")
+    if refused.reason is not None:
+        body["reason"] = refused.reason
+        getattr(request.state, "facts", {})["reason"] = refused.reason
     return JSONResponse(body, refused.status, refused.headers, media_type="application/problem+json")
 
 
 def problem_of(request: Request, error: K2Error) -> JSONResponse:
     """Return the problem document of an error of K2."""
-    headers = {}
+    headers, reason = {}, None
     if isinstance(error, UnavailableError):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
+        reason = error.reason or f"{error.dependency}_unavailable"
     title = TITLE_OF[_nearest(error)]
-    return problem(request, HttpProblemError(status_of(error), title, str(error), headers))
+    return problem(request, HttpProblemError(status_of(error), title, str(error), headers, reason=reason))

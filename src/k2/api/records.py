@@ -12,14 +12,13 @@ from k2.api.cursors import continued, next_cursor
 from k2.api.formats import FORMATS, Page, chosen
 from k2.api.parameters import knowledge, nanoseconds, refuse_unknown
 from k2.api.summaries import summaries_table
-from k2.api.turns import unless_gone
+from k2.api.weights import Weight
 from k2.common.errors import QueryError
 from k2.query.request import QueryRequest
 
 if TYPE_CHECKING:
-    from k2.api.ports import Engine
+    from k2.api.asking import Asking
     from k2.api.settings import ApiSettings
-    from k2.api.turns import Turns
     from k2.query.certificate import Certificate
 
 DEFAULT_WINDOW_MINUTES: Final = 15.0
@@ -38,6 +37,7 @@ PARAMETERS: Final = frozenset(
         "amendments",
         "lake_only",
         "on_degrade",
+        "max_staleness",
         "gaps",
         "format",
     ]
@@ -61,7 +61,8 @@ RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
             406: "No format that Accept names",
             409: "The log is not the one that the table was built from",
             422: "The question cannot be answered as asked",
-            503: "Busy, or a dependency is down; Retry-After says when to ask again",
+            429: "Too much of this key; Retry-After says when to ask again",
+            503: "Busy, or a dependency is down: `reason` says which; Retry-After says when to ask again",
         }.items()
     },
 }
@@ -96,7 +97,19 @@ AmendmentsName = Annotated[
 ]
 LakeOnly = Annotated[bool, Query(description="Only what the table holds")]
 OnDegrade = Annotated[
-    Literal["fail", "partial"], Query(description="If table or log are out of reach: fail, or answer what there is")
+    Literal["fail", "stale", "partial"],
+    Query(
+        description="If the log is out of reach: fail, or answer from the table alone, marked (stale). If the table is "
+        "as well, or a part is damaged: fail, or answer what there is, marked (partial)"
+    ),
+]
+MaxStaleness = Annotated[
+    float | None,
+    Query(
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds that the answer's end may lie behind the log's; more is refused, and what nothing tells",
+    ),
 ]
 Gaps = Annotated[
     Literal["annotate", "exclude", "fail"],
@@ -109,18 +122,18 @@ FormatName = Annotated[
 ]
 
 
-def record_routes(engine: Engine, turns: Turns, settings: ApiSettings) -> APIRouter:
+def record_routes(asking: Asking) -> APIRouter:
     """Return the routes; each question waits for its turn on a thread."""
     router = APIRouter(prefix="/v1", tags=["data"])
-    _add_records(router, "trades", engine, turns, settings)
-    _add_records(router, "quotes", engine, turns, settings)
-    _add_symbols(router, engine, turns)
+    _add_records(router, "trades", asking)
+    _add_records(router, "quotes", asking)
+    _add_symbols(router, asking)
     return router
 
 
-def _add_records(
-    router: APIRouter, data_type: Literal["trades", "quotes"], engine: Engine, turns: Turns, settings: ApiSettings
-) -> None:
+def _add_records(router: APIRouter, data_type: Literal["trades", "quotes"], asking: Asking) -> None:
+    settings = asking.settings
+
     async def records(  # noqa: PLR0917 - the parameters of the route, read by name
         request: Request,
         symbol: Symbol,
@@ -136,6 +149,7 @@ def _add_records(
         amendments: AmendmentsName = "applied",
         lake_only: LakeOnly = False,
         on_degrade: OnDegrade = "fail",
+        max_staleness: MaxStaleness = None,
         gaps: Gaps = "annotate",
         format_name: FormatName = None,
     ) -> StreamingResponse:
@@ -158,19 +172,24 @@ def _add_records(
             amendments=amendments,
             lake_only=lake_only,
             on_degrade=on_degrade,
+            max_staleness_seconds=max_staleness,
             gaps=gaps,
         )
         asked, extent = continued(put, cursor)
-        found = await unless_gone(request, turns.run(lambda: engine.query(asked)))
-        if whole and found.next_after is not None:
-            raise _too_long(found.table.num_rows, encoding)
-        request.state.facts |= {"rows": found.table.num_rows, "snapshot_id": found.certificate.snapshot_id}
-        page = Page(found.table, found.certificate.to_dict(), next_cursor(asked, extent, found))
-        media_type, encode = FORMATS[encoding]
-        headers = {"K2-Certificate": certificate_header(found.certificate, settings.certificate_header_bytes_max)}
-        if page.next_cursor is not None:
-            headers["K2-Next-Cursor"] = page.next_cursor
-        return StreamingResponse(turns.stream(encode(page)), media_type=media_type, headers=headers)
+
+        def make() -> tuple[Page, dict[str, str]]:
+            found = asking.engine.query(asked)
+            if whole and found.next_after is not None:
+                raise _too_long(found.table.num_rows, encoding)
+            certificate = asking.stated(found.certificate)
+            request.state.facts["snapshot_id"] = certificate.snapshot_id
+            page = Page(found.table, certificate.to_dict(), next_cursor(asked, extent, found))
+            headers = {"K2-Certificate": certificate_header(certificate, settings.certificate_header_bytes_max)}
+            if page.next_cursor is not None:
+                headers["K2-Next-Cursor"] = page.next_cursor
+            return page, headers
+
+        return await asking.answer(request, asking.weight_of(asked), encoding, make)
 
     records.__doc__ = (
         f"Return a symbol's {data_type}, exact up to the last message. Without a range: the last 15 minutes."
@@ -178,8 +197,10 @@ def _add_records(
     router.get(f"/{data_type}", operation_id=data_type, responses=RESPONSES, response_class=StreamingResponse)(records)
 
 
-def _add_symbols(router: APIRouter, engine: Engine, turns: Turns) -> None:
-    responses: dict[int | str, dict[str, Any]] = {status: RESPONSES[status] for status in (400, 401, 406, 422, 503)}
+def _add_symbols(router: APIRouter, asking: Asking) -> None:
+    responses: dict[int | str, dict[str, Any]] = {
+        status: RESPONSES[status] for status in (400, 401, 406, 422, 429, 503)
+    }
     responses[200] = {
         "description": "One row for each data type, exchange and symbol. JSON: `data`; the other formats: the columns.",
         "content": RESPONSES[200]["content"],
@@ -194,11 +215,12 @@ def _add_symbols(router: APIRouter, engine: Engine, turns: Turns) -> None:
     ) -> StreamingResponse:
         """Return the symbols that there are, with rows and the times of the first and last event."""
         refuse_unknown(request, frozenset({"exchange", "data_type", "format"}))
-        media_type, encode = FORMATS[chosen(request.headers.get("accept"), format_name)]
-        found = await unless_gone(request, turns.run(lambda: engine.symbols(exchange, data_type)))
-        request.state.facts["rows"] = len(found)
-        page = Page(summaries_table(found))
-        return StreamingResponse(turns.stream(encode(page)), media_type=media_type)
+        encoding = chosen(request.headers.get("accept"), format_name)
+
+        def make() -> tuple[Page, dict[str, str]]:
+            return Page(summaries_table(asking.engine.symbols(exchange, data_type))), {}
+
+        return await asking.answer(request, Weight.HEAVY, encoding, make)
 
 
 def certificate_header(certificate: Certificate, bytes_max: int) -> str:

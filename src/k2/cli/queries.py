@@ -34,6 +34,15 @@ Gaps = Annotated[
     Literal["annotate", "exclude", "fail"],
     typer.Option(help="Gaps in the venue's numbers: name them in the certificate, leave out their sessions, or fail."),
 ]
+OnDegrade = Annotated[
+    Literal["fail", "stale", "partial"],
+    typer.Option(
+        help="Log out of reach: fail, or the table alone (stale). Table too, or damage: what there is (partial)."
+    ),
+]
+MaxStaleness = Annotated[
+    float | None, typer.Option(help="Seconds that the answer's end may lie behind the log's; else it is refused.")
+]
 LakeOnly = Annotated[bool, typer.Option("--lake-only", help="Only what the table holds; needs no broker and no API.")]
 
 KnownAt = Annotated[
@@ -70,11 +79,14 @@ def trades(  # noqa: PLR0917 - one parameter an option
     format_name: FormatOption = "table",
     output: Output = None,
     lake_only: LakeOnly = False,
+    on_degrade: OnDegrade = "fail",
+    max_staleness: MaxStaleness = None,
     gaps: Gaps = "annotate",
 ) -> None:
     """Show a symbol's trades, exact up to the last message."""
     question = _question(exchange, window, start, end, anchor)
     question |= {"known_at": known_at, "amendments": amendments, "gaps": gaps}
+    question |= {"on_degrade": on_degrade, "max_staleness": max_staleness}
     _records("trades", symbol, data_dir, question, limit, format_name, output, lake_only=lake_only)
 
 
@@ -92,11 +104,14 @@ def quotes(  # noqa: PLR0917 - one parameter an option
     format_name: FormatOption = "table",
     output: Output = None,
     lake_only: LakeOnly = False,
+    on_degrade: OnDegrade = "fail",
+    max_staleness: MaxStaleness = None,
     gaps: Gaps = "annotate",
 ) -> None:
     """Show a symbol's quotes, exact up to the last message."""
     question = _question(exchange, window, start, end, anchor)
     question |= {"known_at": known_at, "amendments": amendments, "gaps": gaps}
+    question |= {"on_degrade": on_degrade, "max_staleness": max_staleness}
     _records("quotes", symbol, data_dir, question, limit, format_name, output, lake_only=lake_only)
 
 
@@ -246,6 +261,8 @@ def _from_lake(
         known_at_ns=known_at_ns,
         amendments=question["amendments"],
         lake_only=True,
+        on_degrade=question["on_degrade"],
+        max_staleness_seconds=question["max_staleness"],
         gaps=question["gaps"],
     )
     with bootstrap.lake_engine(settings) as engine:

@@ -92,14 +92,20 @@ class K2Client:
         limit: int | None = None,
         known_at: str | int | None = None,
         amendments: Literal["applied", "raw"] = "applied",
+        on_degrade: Literal["fail", "stale", "partial"] = "fail",
+        max_staleness: float | None = None,
         **more: Any,
     ) -> Result:
-        """Return a symbol's trades; `more` are other parameters of GET /v1/trades (as_of, lake_only, on_degrade, gaps).
+        """Return a symbol's trades; `more` are other parameters of GET /v1/trades (as_of, lake_only, gaps).
 
         Times are ISO 8601 (no zone: UTC) or nanoseconds; the range is half-open. Without one: the last 15 minutes.
         All rows come unless `limit` says how many at most. Cancelled trades are left out and corrected ones come as
         they are now, or as they were known at `known_at`: a time, or the `as_of` of a certificate. With `amendments`
         "raw" every record comes as it was written.
+
+        Where the log is out of reach, `on_degrade` "stale" gives what the table holds, and "partial" also what there is
+        while the table is; the certificate marks both. `max_staleness` is how many seconds the answer may end before
+        the log does.
 
         Raises:
             RefusedQuestionError: the question is wrong.
@@ -107,7 +113,8 @@ class K2Client:
             ApiUnavailableError: K2 cannot answer now.
         """
         asked = {"exchange": exchange, "start": start, "end": end, "window_minutes": window_minutes, "anchor": anchor}
-        shown = {"known_at": known_at, "amendments": amendments}
+        shown: dict[str, Any] = {"known_at": known_at, "amendments": amendments}
+        shown |= {"on_degrade": on_degrade, "max_staleness": max_staleness}
         return self._records("trades", {"symbol": symbol, **asked, **shown, **more}, limit)
 
     def quotes(
@@ -122,11 +129,14 @@ class K2Client:
         limit: int | None = None,
         known_at: str | int | None = None,
         amendments: Literal["applied", "raw"] = "applied",
+        on_degrade: Literal["fail", "stale", "partial"] = "fail",
+        max_staleness: float | None = None,
         **more: Any,
     ) -> Result:
         """Return a symbol's quotes; as `trades`."""
         asked = {"exchange": exchange, "start": start, "end": end, "window_minutes": window_minutes, "anchor": anchor}
-        shown = {"known_at": known_at, "amendments": amendments}
+        shown: dict[str, Any] = {"known_at": known_at, "amendments": amendments}
+        shown |= {"on_degrade": on_degrade, "max_staleness": max_staleness}
         return self._records("quotes", {"symbol": symbol, **asked, **shown, **more}, limit)
 
     def symbols(self, *, exchange: str | None = None, data_type: str | None = None) -> list[dict[str, Any]]:
@@ -211,6 +221,7 @@ def _joined(certificates: list[dict[str, Any]], *, truncated: bool) -> dict[str,
         **first,
         **added,
         "complete": complete,
+        "stale": any(page["stale"] for page in certificates),
         "reasons": reasons,
         "truncated": truncated,
         "newest_record_age_seconds": age,

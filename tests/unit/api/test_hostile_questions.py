@@ -71,7 +71,9 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     engine = GapAwareEngine(
         hybrid.engine, events=gaps, table=gaps, watched={"trades": frozenset({"asx"})}, listed_max=10
     )
-    app = create_app(engine, key=ApiKey("key"), settings=ApiSettings(), clock=hybrid.clock, unready=list)
+    app = create_app(
+        engine, key=ApiKey("key"), settings=ApiSettings(key_burst_questions=10**9), clock=hybrid.clock, unready=list
+    )
     with TestClient(app, headers={"X-API-Key": "key"}) as client, capture_logs():
         yield client
     hybrid.close()
