@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mutants.amendments import AMENDMENTS
+from mutants.api import API
 from mutants.duplicates import DUPLICATES
 from mutants.edits import Edit, Mutant
 from mutants.gaps import GAPS
@@ -287,6 +288,7 @@ MUTANTS = (
         ("tests/unit/ingestion/test_offset_plans.py::test_a_plan_is_refused_once_something_was_committed",),
     ),
     *OVERLOAD,
+    *API,
     *AMENDMENTS,
     *DUPLICATES,
     *GAPS,
