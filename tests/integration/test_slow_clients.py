@@ -110,19 +110,36 @@ def held_bytes(api: ApiProcess) -> int:
     return found
 
 
-def test_idle_connections_make_room_for_new_ones() -> None:
-    with ApiProcess(rows=10, connections_max=4, idle_seconds_min=0.1) as api:
-        idle = [api.connect() for _ in range(4)]
-        for connection in idle:
-            connection.sendall(b"GET /v1/trades HTTP/1.1\r\n")
-        until(lambda: established(api) == 4)
-        time.sleep(0.3)
+@pytest.fixture(scope="module")
+def patient() -> Iterator[ApiProcess]:
+    with ApiProcess(rows=200_000, connections_max=4, idle_seconds_min=0.1, key_questions_at_once_max=1) as made:
+        yield made
 
-        answers = [api.raw(request_of(LIGHT, "Connection: close")) for _ in range(8)]
 
-        assert [answer[:13] for answer in answers] == [b"HTTP/1.1 200 "] * 8
-        for connection in idle:
-            connection.close()
+def test_idle_connections_make_room_for_new_ones(patient: ApiProcess) -> None:
+    idle = [patient.connect() for _ in range(4)]
+    for connection in idle:
+        connection.sendall(b"GET /v1/trades HTTP/1.1\r\n")
+    until(lambda: established(patient) == 4)
+    time.sleep(0.3)
+
+    answers = [patient.raw(request_of(LIGHT, "Connection: close")) for _ in range(8)]
+
+    assert [answer[:13] for answer in answers] == [b"HTTP/1.1 200 "] * 8
+    for connection in idle:
+        connection.close()
+
+
+def test_an_answer_counts_for_its_key_until_it_is_sent(patient: ApiProcess) -> None:
+    with patient.connect(receive_bytes=4096) as connection:
+        connection.sendall(request_of(LONG))
+        until(lambda: held_bytes(patient) > 0)
+
+        refused = patient.raw(request_of(LIGHT, "Connection: close"))
+
+    assert refused.startswith(b"HTTP/1.1 429 ")
+    assert b'"reason":"key_concurrency"' in refused
+    until(lambda: patient.raw(request_of(LIGHT, "Connection: close")).startswith(b"HTTP/1.1 200 "))
 
 
 def test_when_every_connection_is_busy_questions_are_refused_and_health_is_answered() -> None:
