@@ -57,6 +57,9 @@ class ApiSettings(BaseModel):
     key_questions_at_once_max: int = Field(
         default=32, gt=0, description="Questions of one API key under way, waiting and sending included (429)"
     )
+    light_queue_seconds_max: float = Field(
+        default=2.0, gt=0, description="Longest wait of a light question for its turn, seconds: it asks for what is new"
+    )
     query_seconds_max: float = Field(default=30.0, gt=0, description="Longest run of one question, seconds")
     retry_after_seconds: float = Field(default=1.0, gt=0, description="Pause that a refusal (503) asks for, seconds")
     circuit_break_retry_seconds: float = Field(

@@ -147,17 +147,23 @@ class Turns:
                 raise refused
             if not gone.called.done():
                 gone.called.set_exception(refused)
+        seconds, name = self._longest_wait(weight)
         try:
-            async with asyncio.timeout(self._settings.queue_seconds_max):
+            async with asyncio.timeout(seconds):
                 await ticket.called
         except TimeoutError:
             self._give_up(ticket)
-            raise self.refusal(
-                f"no turn came within {self._settings.queue_seconds_max:g} s (K2_API__QUEUE_SECONDS_MAX)", "queue_time"
-            ) from None
+            raise self.refusal(f"no turn came within {seconds:g} s ({name})", "queue_time") from None
         except BaseException:
             self._give_up(ticket)
             raise
+
+    def _longest_wait(self, weight: Weight) -> tuple[float, str]:
+        """Return how long a question waits at most, and the setting that says so."""
+        every, light = self._settings.queue_seconds_max, self._settings.light_queue_seconds_max
+        if weight == Weight.LIGHT and light < every:
+            return light, "K2_API__LIGHT_QUEUE_SECONDS_MAX"
+        return every, "K2_API__QUEUE_SECONDS_MAX"
 
     def _give_up(self, ticket: _Ticket) -> None:
         """Leave the line; the turn of a question that was called and left in the same moment goes to the next one."""

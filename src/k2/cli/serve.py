@@ -27,6 +27,7 @@ def serve(data_dir: DataDirOption = None) -> None:
     from k2.api.app import create_app
     from k2.api.keys import ApiKey
     from k2.api.readiness import reasons_not_ready
+    from k2.bootstrap.announcing import level_board
     from k2.common.logging import get_logger
     from k2.settings import load_settings
 
@@ -37,13 +38,18 @@ def serve(data_dir: DataDirOption = None) -> None:
     key = ApiKey.from_file(settings.api.key_file or settings.data_dir / "api-key")
     with server.listen(settings.api.host, settings.api.port) as listener:
         side = bootstrap.query_side(settings)
+        admin = bootstrap.log_admin(settings)
+        board = level_board(settings, admin)
         clock = bootstrap.system_clock()
         unready = partial(reasons_not_ready, side.tail)
-        app = create_app(side.engine, key=key, settings=settings.api, clock=clock, unready=unready)
+        app = create_app(side.engine, key=key, settings=settings.api, clock=clock, unready=unready, board=board)
         side.start()
+        board.start()
         log.info("api_started", host=settings.api.host, port=settings.api.port)
         try:
             server.serve(app, listener, settings.api)
         finally:
+            board.close()
+            admin.close()
             side.stop()
             log.info("api_stopped")

@@ -10,7 +10,14 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, Any, Self
 
+from k2.api import server
+from k2.api.app import create_app
+from k2.api.keys import ApiKey
+from k2.api.settings import ApiSettings
+from k2.common import logging
+from k2.common.clock import SystemClock
 from k2.testing.fake_engine import FakeEngine
+from k2.testing.market_rows import market_rows
 
 if TYPE_CHECKING:
     import signal
@@ -99,14 +106,6 @@ def request_of(path: str, *lines: str) -> bytes:
 
 def main(plan: dict[str, Any]) -> None:
     """Serve until stopped; the first line printed is the port."""
-    from k2.api import server  # noqa: PLC0415 - only the process itself needs it
-    from k2.api.app import create_app  # noqa: PLC0415
-    from k2.api.keys import ApiKey  # noqa: PLC0415
-    from k2.api.settings import ApiSettings  # noqa: PLC0415
-    from k2.common import logging  # noqa: PLC0415
-    from k2.common.clock import SystemClock  # noqa: PLC0415
-    from k2.testing.market_rows import market_rows  # noqa: PLC0415
-
     logging.configure(component="api", json=True)
     settings = ApiSettings(**{"shutdown_seconds": 1, **plan["settings"]})
     engine = SlowEngine({"trades": market_rows(range(plan["rows"]), symbols=("AAA",))})
@@ -116,7 +115,7 @@ def main(plan: dict[str, Any]) -> None:
         print(listener.getsockname()[1], flush=True)  # noqa: T201 - how the parent learns the port
         app = create_app(engine, key=ApiKey(KEY), settings=settings, clock=engine.clock, unready=list)
         server.serve(app, listener, settings)
-    print("stopped", flush=True)  # noqa: T201
+    print("stopped", flush=True)  # noqa: T201 - how the parent sees the end
 
 
 if __name__ == "__main__":

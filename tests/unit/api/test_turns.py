@@ -55,14 +55,24 @@ def test_a_question_beyond_the_queue_is_refused_and_told_when_to_ask_again(gate:
     assert asyncio.run(scene()).retry_after_seconds == 7
 
 
-def test_a_question_whose_turn_does_not_come_in_time_is_refused(gate: threading.Event) -> None:
+@pytest.mark.parametrize(
+    ("limits", "weight", "named"),
+    [
+        ({"queue_seconds_max": 0.01}, Weight.LIGHT, "K2_API__QUEUE_SECONDS_MAX"),
+        ({"queue_seconds_max": 0.01}, Weight.HEAVY, "K2_API__QUEUE_SECONDS_MAX"),
+        ({"light_queue_seconds_max": 0.01}, Weight.LIGHT, "K2_API__LIGHT_QUEUE_SECONDS_MAX"),
+    ],
+)
+def test_a_question_whose_turn_does_not_come_in_time_is_refused(
+    gate: threading.Event, limits: dict[str, float], weight: Weight, named: str
+) -> None:
     async def scene() -> None:
-        turns = turns_of(queue_seconds_max=0.01)
+        turns = turns_of(**limits)
         running = asyncio.ensure_future(turns.run(gate.wait))
         await until(lambda: turns.running == 1)
 
-        with pytest.raises(OverloadedError, match="K2_API__QUEUE_SECONDS_MAX"):
-            await turns.run(lambda: "late")
+        with pytest.raises(OverloadedError, match=named):
+            await turns.run(lambda: "late", weight)
 
         gate.set()
         await running

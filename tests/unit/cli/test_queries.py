@@ -87,10 +87,12 @@ def refused(*words: str) -> str:
 
 @pytest.mark.parametrize("command", ["trades", "quotes"])
 def test_the_options_are_the_question(client: FakeClient, command: str) -> None:
-    run(command, "AAA", "--exchange", "asx", "--window", "2h", "--anchor", "latest", "--limit", "7", "--gaps", "fail")
+    run(command, "AAA", "--exchange", "asx", "--window", "2h", "--anchor", "latest", "--limit", "7", "--gaps", "fail",
+        "--on-degrade", "stale", "--max-staleness", "2.5")  # fmt: skip
 
     question = {"exchange": "asx", "window_minutes": 120, "start": None, "end": None, "anchor": "latest", "limit": 7}
     choices = {"known_at": None, "amendments": "applied", "gaps": "fail"}
+    choices |= {"on_degrade": "stale", "max_staleness": 2.5}
     assert client.asked == [(command, "AAA", {**question, **choices})]
 
 
