@@ -9,6 +9,16 @@ _LADDER = "tests/unit/common/test_circuit_breaker.py"
 _SHEDDER = "tests/unit/common/test_load_shedder.py"
 _DEFERRAL = "src/k2/storage/deferral.py"
 _LIST = "tests/unit/storage/test_deferral.py"
+_LANE = "src/k2/ingestion/table_lane.py"
+_PENDING = "src/k2/ingestion/pending.py"
+_SHEDDING = "src/k2/ingestion/overload/shedding.py"
+_WORKER_LADDER = "src/k2/ingestion/overload/ladder.py"
+_LEDGER = "src/k2/ingestion/sequences/ledger.py"
+_SORTING = "tests/unit/ingestion/test_shedding.py"
+_CLIMBING = "tests/unit/ingestion/test_worker_ladder.py"
+_LATER = "tests/unit/ingestion/test_deferred_gaps.py"
+_COMMITS = "tests/unit/storage/test_deferring_commit.py"
+_EXAMPLES = "tests/simulation/test_shedding_behaviour.py"
 
 OVERLOAD = (
     Mutant(
@@ -110,5 +120,97 @@ OVERLOAD = (
         "records count as lost that the log still holds",
         (Edit(_DEFERRAL, "backfill.log_start <= entry.start", "backfill.log_start < 0"),),
         (f"{_LIST}::test_nothing_is_lost_that_the_log_still_holds",),
+    ),
+    Mutant(
+        "batch-not-cut",
+        "a batch goes on where its level begins to defer more",
+        (Edit(_PENDING, "        if part is None or part.predicate == predicate:\n", "        if True:\n"),),
+        (f"{_EXAMPLES}::test_a_batch_is_cut_where_a_level_defers_more",),
+    ),
+    Mutant(
+        "lists-not-asked",
+        "the worker defers what its level says, whatever the lists hold back",
+        (Edit(_SHEDDING, "        return held.in_force(self._wanted())\n", "        return self._wanted()\n"),),
+        (f"{_SORTING}::test_a_list_holds_back_what_it_matches_at_normal_too",),
+    ),
+    Mutant(
+        "own-batches-forgotten",
+        "what a batch on its way has deferred does not hold back what comes after it",
+        (Edit(_SHEDDING, "            held = _with(held, part)\n", "            held = held or part\n"),),
+        (f"{_SORTING}::test_what_batches_on_their_way_have_deferred_is_held_back_as_well",),
+    ),
+    Mutant(
+        "list-by-the-map-of-now",
+        "what a list holds back is told by the tier map in use, not by the list's own",
+        (
+            Edit(
+                _SHEDDING,
+                "self._shedder(predicate.tier_map_id).divide",
+                "self._shedder(next(iter(self._texts))).divide",
+            ),
+        ),
+        (f"{_SORTING}::test_a_list_of_an_older_tier_map_goes_on_by_that_map",),
+    ),
+    Mutant(
+        "deferred-is-lost",
+        "the commit moves the seam and leaves the deferred lists as they were",
+        (
+            Edit(
+                _DEFERRAL,
+                "            return seam_after_batch(seam, deltas, self.predicates, self.hand_overs)\n",
+                "            return seam.advanced(deltas)\n",
+            ),
+        ),
+        (f"{_COMMITS}::test_what_is_deferred_and_the_map_that_says_so_go_in_by_one_commit",),
+    ),
+    Mutant(
+        "map-not-kept",
+        "the tier map of what is deferred is not written into the table",
+        (Edit("src/k2/storage/writer.py", "    return schemas | tiers\n", "    return schemas\n"),),
+        (f"{_COMMITS}::test_what_is_deferred_and_the_map_that_says_so_go_in_by_one_commit",),
+    ),
+    Mutant(
+        "deferred-are-gaps",
+        "what is missing in a deferred range is a gap at once",
+        (Edit(_LEDGER, "            if part.is_deferring:\n", "            if False:\n"),),
+        (f"{_LATER}::test_what_is_deferred_is_no_gap_before_or_after_it_is_written[channel]",),
+    ),
+    Mutant(
+        "gaps-of-deferred-forgotten",
+        "what was missing in a deferred range is never decided",
+        (Edit(_LEDGER, "missed if is_backfilled else []", "[]"),),
+        (f"{_LATER}::test_a_gap_in_a_channel_that_a_deferred_range_hid_is_found_once_it_is_written[False]",),
+    ),
+    Mutant(
+        "bursts-climb",
+        "a burst that is served within a second takes the top level",
+        (Edit(_WORKER_LADDER, "min(drain for _, drain, _ in self.seen)", "drain"),),
+        (f"{_CLIMBING}::test_a_burst_that_is_served_within_a_second_is_no_overload",),
+    ),
+    Mutant(
+        "drills-do-nothing",
+        "the level is what the load asks for, whatever a drill does",
+        (Edit(_WORKER_LADDER, "max(self.breaker.level, self._floor)", "self.breaker.level"),),
+        (f"{_CLIMBING}::test_a_drill_is_a_floor_that_is_gone_with_it",),
+    ),
+    Mutant(
+        "sink-not-spared",
+        "a lane tries a failing sink whenever it likes",
+        (Edit("src/k2/ingestion/overload/sink_watch.py", "self._is_trying or self._ladder.may_try_sink()", "True"),),
+        (f"{_CLIMBING}::test_a_sink_that_fails_takes_the_top_level_and_is_tried_by_one_at_a_time",),
+    ),
+    Mutant(
+        "backfills-unseen",
+        "what others have written below the seam is not read before the next batch is decided",
+        (
+            Edit(
+                "src/k2/ingestion/duplicates/deduplicator.py",
+                "            self._memories[at].written_elsewhere(since[at])\n",
+                "            pass\n",
+            ),
+        ),
+        (
+            "tests/unit/ingestion/test_deduplicator.py::test_what_others_wrote_below_the_seam_is_read_before_the_next_batch",
+        ),
     ),
 )

@@ -10,7 +10,7 @@ from k2.common.degradation import DegradationLevel
 from k2.common.settings import DegradationSettings
 from k2.ingestion import events
 from k2.ingestion.overload.ladder import WorkerLadder
-from k2.ingestion.worker import OverloadParts
+from k2.ingestion.overload.parts import OverloadParts
 from k2.storage.deferral import DeferredList
 from k2.storage.seam import LogPartition
 from k2.testing.simulated_ingest import TOPICS

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from k2.common.announcing import Announcer, Drills
     from k2.common.clock import Clock
     from k2.ingestion.events import Observer
-    from k2.ingestion.worker import OverloadParts
+    from k2.ingestion.overload.parts import OverloadParts
     from k2.schemas.tier_maps import TierMap
     from k2.settings import Settings
 
@@ -26,8 +26,8 @@ def overload_parts(
     """Return the worker's ladder, tier map and place on disk."""
     from k2.common.memory_share import ProcessMemory, control_group_limit_bytes
     from k2.ingestion.overload.ladder import WorkerLadder
+    from k2.ingestion.overload.parts import OverloadParts
     from k2.ingestion.overload.spilling import Spill
-    from k2.ingestion.worker import OverloadParts
 
     own, name = settings.degradation, _worker_name(settings)
     memory = ProcessMemory(

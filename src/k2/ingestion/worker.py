@@ -14,9 +14,8 @@ from k2.ingestion.duplicates.deduplicator import KeepAll
 from k2.ingestion.handover import Handover
 from k2.ingestion.intake import Intake
 from k2.ingestion.overload.flows import Flows
-from k2.ingestion.overload.ladder import NoLadder
+from k2.ingestion.overload.parts import OverloadParts
 from k2.ingestion.overload.shedding import Shedding
-from k2.ingestion.overload.spilling import NoSpill
 from k2.ingestion.positioner import Positioner
 from k2.ingestion.sequences.ledger import GapLedger
 from k2.ingestion.sequences.markers import NoMarkers
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from k2.ingestion.dead_letters.collector import DeadLetters
     from k2.ingestion.duplicates.deduplicator import Deduplicator
     from k2.ingestion.lane_ports import Decoder, Writer
-    from k2.ingestion.overload.ladder import Ladder
-    from k2.ingestion.overload.spilling import Spill
     from k2.ingestion.positioner import Cluster, Tables
     from k2.ingestion.sequences.filling import GapLog
     from k2.ingestion.sequences.markers import Markers
@@ -42,7 +39,6 @@ if TYPE_CHECKING:
     from k2.kafka.ports import GroupedReader, TopicPartition
     from k2.kafka.registry import CachedSchemas
     from k2.schemas.records import RecordType
-    from k2.schemas.tier_maps import TierMap
 
 log = get_logger(__name__)
 
@@ -61,16 +57,6 @@ class ReaderFactory(Protocol):
     ) -> GroupedReader:
         """Join the group."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class OverloadParts:
-    """What the worker does about overload; by itself, nothing. `tiers` say what is deferred, `spill` where it goes."""
-
-    ladder: Ladder = field(default_factory=NoLadder)
-    tiers: TierMap | None = None
-    spill: Spill | NoSpill = field(default_factory=NoSpill)
-    keys_max: int = 100_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from k2.common import crash_points
 from k2.ingestion.dead_letters.collector import DeadLetters
 from k2.ingestion.duplicates.deduplicator import KeepAll
+from k2.ingestion.overload.parts import OverloadParts
 from k2.ingestion.sequences.markers import NoMarkers
 from k2.ingestion.settings import IngestionSettings
-from k2.ingestion.worker import IngestWorker, OverloadParts, TableParts
+from k2.ingestion.worker import IngestWorker, TableParts
 from k2.kafka.registry import CachedSchemas
 from k2.schemas.records import RECORD_TYPES
 from k2.testing.simulated_log import SimulatedGroup, SimulatedGroupReader, SimulatedLog, SimulatedProducer

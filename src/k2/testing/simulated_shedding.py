@@ -9,7 +9,7 @@ import polars as pl
 from k2.common.degradation import DegradationLevel
 from k2.common.errors import FencedError, UnavailableError
 from k2.ingestion.overload.ladder import NoLadder
-from k2.ingestion.worker import OverloadParts
+from k2.ingestion.overload.parts import OverloadParts
 from k2.kafka.batches import LogBatch
 from k2.schemas.arrow import polars_schema
 from k2.schemas.records import RECORD_TYPES, WrittenBy
