@@ -20,8 +20,9 @@ from k2.kafka.level_board import KafkaAnnouncer, KafkaDrills, KafkaLevelBoard
 from k2.kafka.producer import LogProducer
 from k2.kafka.settings import AnnouncingSettings
 from k2.kafka.topics import TopicCatalog
-from k2.testing.fake_announcing import FakeDrills, InMemoryAnnouncer
+from k2.testing.fake_drills import FakeDrills
 from k2.testing.fake_log import FakeAdmin, FakeLog, FakeProducer, FakeReader
+from k2.testing.level_board import FakeLevelBoard
 from k2.testing.manual_clock import ManualClock
 
 NORMAL, SOFT, BREAK = DegradationLevel.NORMAL, DegradationLevel.SOFT, DegradationLevel.CIRCUIT_BREAK
@@ -36,7 +37,7 @@ class World:
     announcer: Announcer
     drills: Drills
     book: DrillBook
-    board: LevelBoard | None = None
+    board: LevelBoard
 
     def __init__(self) -> None:
         self.clock = ManualClock()
@@ -50,7 +51,7 @@ class World:
 class InMemory(World):
     def __init__(self) -> None:
         super().__init__()
-        self.announcer = InMemoryAnnouncer()
+        self.announcer = self.board = FakeLevelBoard(self.clock, fresh_seconds=SETTINGS.fresh_seconds)
         self.drills = self.book = FakeDrills(self.clock, drill_seconds_max=SETTINGS.drill_seconds_max)
 
 
@@ -119,8 +120,6 @@ def empty(settings, admin) -> None:
 
 @pytest.fixture
 def board(world) -> LevelBoard:
-    if world.board is None:
-        pytest.skip("announcements in memory are looked at, not read from a board")
     return world.board
 
 

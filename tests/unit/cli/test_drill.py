@@ -18,7 +18,7 @@ from k2.cli.main import app
 from k2.common.degradation import DegradationLevel
 from k2.common.errors import ConfigurationError, UnavailableError
 from k2.common.units import NS_PER_SECOND
-from k2.testing.fake_announcing import FakeDrills
+from k2.testing.fake_drills import FakeDrills
 from k2.testing.manual_clock import ManualClock
 
 

@@ -9,7 +9,7 @@ from k2.common.degradation import DegradationLevel
 from k2.common.units import NS_PER_SECOND
 from k2.ingestion.sink_throttle import SinkThrottle, ThrottledWriter
 from k2.storage.writer import Batch
-from k2.testing.fake_announcing import FakeDrills
+from k2.testing.fake_drills import FakeDrills
 from k2.testing.manual_clock import ManualClock
 
 

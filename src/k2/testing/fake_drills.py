@@ -1,4 +1,4 @@
-"""Announcements and drills in memory: what the Kafka ones do, with nothing between saying and hearing."""
+"""The drills of a platform in memory: asked for and heard of at once."""
 
 from __future__ import annotations
 
@@ -7,28 +7,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from k2.common.announcing import DrillRequest, LevelAnnouncement
+    from k2.common.announcing import DrillRequest
     from k2.common.clock import Clock
 
 
-class InMemoryAnnouncer:
-    """Keeps what was announced, in `said`; `newest` has the last of each worker."""
-
-    def __init__(self) -> None:
-        self.said: list[LevelAnnouncement] = []
-
-    @property
-    def newest(self) -> dict[str, LevelAnnouncement]:
-        """The last announcement of each worker."""
-        return {each.worker: each for each in self.said}
-
-    def announce(self, announcement: LevelAnnouncement) -> None:
-        """Keep the announcement."""
-        self.said.append(announcement)
-
-
 class FakeDrills:
-    """The drills of a platform in memory: asked for and heard of at once."""
+    """Both ends: people ask and list, workers hear."""
 
     def __init__(self, clock: Clock, *, drill_seconds_max: float = 3600.0) -> None:
         self._clock = clock
