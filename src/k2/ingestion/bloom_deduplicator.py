@@ -7,6 +7,7 @@ new: an id is never called a duplicate on the word of a filter.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,6 +39,8 @@ Stored = tuple[Ids, Sequence[int] | None, int]
 
 _MS_PER_HOUR: Final = 3_600_000
 _BYTES_PER_MIB: Final = 2**20
+_OWED_IDS_MAX: Final = 1_000_000
+"""Ids kept for a store that does not answer; past it the oldest are for the table alone to know."""
 _NAME: Final = "xxh3"
 """Names what is stored: fingerprints are compared only with those of the same hash function."""
 
@@ -90,6 +93,9 @@ class ProductionDeduplicator:
         self._untold = False
         """A table may hold ids that neither store nor filters know."""
         self._untold_until: int | None = None
+        self._owed: deque[tuple[int, int, Mapping[int, int | None]]] = deque()
+        """Generation, log time and ids that the store did not take; it is given them when it answers again."""
+        self._newest = -1
         self._warned = False
         self.reset_stats()
         self._begin()
@@ -168,7 +174,8 @@ class ProductionDeduplicator:
             return
         if self._blind:
             self._untold |= not (self._store.attach() or self._is_told)
-            self._unbuilt = set(self._store.generations()) - set(self._filters.numbers)
+            known = self._store.generations()
+            self._unbuilt = {each for each in known if each > known[-1] - GENERATIONS} - set(self._filters.numbers)
             self._blind = False
         for generation in sorted(self._unbuilt):
             for fingerprints in self._store.fingerprints(generation):
@@ -207,6 +214,8 @@ class ProductionDeduplicator:
     def clear(self) -> None:
         """Forget every id, in memory, on disk and in the confirm store."""
         self._filters.clear()
+        self._owed.clear()
+        self._newest = -1
         self._doubted, self._unbuilt, self._blind, self._untold = set(), set(), False, False
         if self._store is not None:
             try:
@@ -236,22 +245,28 @@ class ProductionDeduplicator:
 
     def _time(self, log_time_ms: int | None) -> int:
         now = self._clock.time_ns() // NS_PER_MS if log_time_ms is None else log_time_ms
-        oldest = self._filters.number_of(now) - GENERATIONS
-        for generation in self._filters.advance(now):
-            self._doubted.discard(generation)
-            self._forget(generation)
-        self._unbuilt = {number for number in self._unbuilt if number > oldest}
+        newest = self._filters.number_of(now)
+        if newest > self._newest:
+            self._newest = newest
+            self._doubted -= set(self._filters.advance(now))
+            self._forget(newest - GENERATIONS)
         if self._untold:
             self._untold_until = self._untold_until or now + self._window_ms
             self._untold = now <= self._untold_until
         return now
 
-    def _forget(self, generation: int) -> None:
-        if self._store is not None:
-            try:
-                self._store.forget(generation)
-            except UnavailableError as error:
-                self._warn(error)
+    def _forget(self, last: int) -> None:
+        """Forget the generations up to `last`; what an outage leaves in the store goes when the next one begins."""
+        self._unbuilt = {number for number in self._unbuilt if number > last}
+        self._owed = deque(one for one in self._owed if one[0] > last)
+        if self._store is None:
+            return
+        try:
+            for generation in self._store.generations():
+                if generation <= last:
+                    self._store.forget(generation)
+        except UnavailableError as error:
+            self._warn(error)
 
     # Asking.
 
@@ -307,11 +322,16 @@ class ProductionDeduplicator:
         self._filters.add(list(new), now)
         if self._store is None:
             return
+        self._owed.append((generation, now, new))
         try:
-            self._store.remember(generation, now, new)
+            while self._owed:
+                self._store.remember(*self._owed[0])
+                self._owed.popleft()
         except UnavailableError as error:
             self._doubted.add(generation)
             self._doubt(error)
+            while sum(len(ids) for _, _, ids in self._owed) > _OWED_IDS_MAX:
+                self._owed.popleft()
 
     def _lost(self) -> None:
         """The store was flushed: what it says of the generations so far counts no more."""

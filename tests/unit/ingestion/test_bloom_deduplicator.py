@@ -220,6 +220,46 @@ def test_what_could_not_be_stored_is_asked_of_the_table(store):
     assert seen.is_duplicate("T-1", log_time_ms=START_MS)
 
 
+def test_what_could_not_be_stored_is_stored_when_the_store_is_back(store):
+    seen = deduplicator(store)
+    store.is_up = False
+    seen.is_duplicate_batch(["T-1", "T-2"], offsets=[1, 2], log_time_ms=START_MS)
+    store.is_up = True
+    seen.is_duplicate("T-3", offset=3, log_time_ms=START_MS)
+
+    successor = create_deduplicator(None, capacity=50_000, store=store)
+
+    assert successor.is_duplicate_batch(["T-1", "T-2", "T-4"], log_time_ms=START_MS + 1) == [True, True, False]
+
+
+def test_no_more_is_kept_for_a_store_that_is_away_than_the_limit(store, monkeypatch):
+    monkeypatch.setattr("k2.ingestion.bloom_deduplicator._OWED_IDS_MAX", 3)
+    seen = deduplicator(store)
+    store.is_up = False
+    for number in range(5):
+        seen.is_duplicate_batch([f"a-{number}", f"b-{number}"], log_time_ms=START_MS)
+    store.is_up = True
+    seen.is_duplicate("T-1", log_time_ms=START_MS)
+
+    held = [each for generation in store.generations() for part in store.fingerprints(generation) for each in part]
+
+    assert len(held) == 3
+
+
+def test_a_generation_that_ends_while_the_store_is_away_leaves_it_later(store):
+    seen = deduplicator(store)
+    seen.is_duplicate("T-1", log_time_ms=START_MS)
+    seen.is_duplicate("T-2", log_time_ms=START_MS + 24 * HOUR_MS)
+    store.is_up = False
+    seen.is_duplicate("T-3", log_time_ms=START_MS + 30 * HOUR_MS)
+    store.is_up = True
+    seen.is_duplicate("T-4", log_time_ms=START_MS + 36 * HOUR_MS)
+
+    first = START_MS // (6 * HOUR_MS)
+
+    assert store.generations() == (first + 4, first + 5, first + 6)
+
+
 def test_a_restart_looks_everything_up_until_it_is_rebuilt(store):
     deduplicator(store).is_duplicate_batch(["T-1", "T-2"], log_time_ms=START_MS)
     again = deduplicator(store)
