@@ -68,7 +68,7 @@ def continued(request: QueryRequest, text: str | None) -> tuple[QueryRequest, st
     if cursor.subject != _subject(request) or (ranged and cursor.extent != _extent(request)):
         raise QueryError(
             "expected cursor with the question of its first page (symbol, exchange, range, lake_only, on_degrade, "
-            "known_at, amendments, gaps), found another question: ask that one from its first page"
+            "known_at, amendments, gaps, deferred), found another question: ask that one from its first page"
         )
     request = replace(
         request,
@@ -98,7 +98,7 @@ def next_cursor(asked: QueryRequest, extent: str, answer: Answer) -> str | None:
 
 def _subject(request: QueryRequest) -> str:
     subject = (request.data_type, request.symbol, request.exchange, request.lake_only, request.on_degrade)
-    return _digest(*subject, request.known_at_ns, request.amendments, request.gaps)
+    return _digest(*subject, request.known_at_ns, request.amendments, request.gaps, request.deferred)
 
 
 def _extent(request: QueryRequest) -> str:

@@ -39,6 +39,7 @@ PARAMETERS: Final = frozenset(
         "on_degrade",
         "max_staleness",
         "gaps",
+        "deferred",
         "format",
     ]
 )
@@ -117,6 +118,13 @@ Gaps = Annotated[
         description="Gaps in the venue's numbers: name them, leave out sessions (exchange and date) with one, or fail"
     ),
 ]
+DeferredName = Annotated[
+    Literal["mark", "read"],
+    Query(
+        description="Records that overload has put off: mark the answer as incomplete, with their ranges, or read them "
+        "from the log"
+    ),
+]
 FormatName = Annotated[
     Literal["json", "csv", "parquet", "arrow"] | None, Query(alias="format", description="Beats the header Accept")
 ]
@@ -151,6 +159,7 @@ def _add_records(router: APIRouter, data_type: Literal["trades", "quotes"], aski
         on_degrade: OnDegrade = "fail",
         max_staleness: MaxStaleness = None,
         gaps: Gaps = "annotate",
+        deferred: DeferredName = "mark",
         format_name: FormatName = None,
     ) -> StreamingResponse:
         refuse_unknown(request, PARAMETERS)
@@ -174,6 +183,7 @@ def _add_records(router: APIRouter, data_type: Literal["trades", "quotes"], aski
             on_degrade=on_degrade,
             max_staleness_seconds=max_staleness,
             gaps=gaps,
+            deferred=deferred,
         )
         asked, extent = continued(put, cursor)
 

@@ -43,6 +43,10 @@ OnDegrade = Annotated[
 MaxStaleness = Annotated[
     float | None, typer.Option(help="Seconds that the answer's end may lie behind the log's; else it is refused.")
 ]
+DeferredOption = Annotated[
+    Literal["mark", "read"],
+    typer.Option(help="Records that overload has put off: mark the answer as incomplete, or read them from the log."),
+]
 LakeOnly = Annotated[bool, typer.Option("--lake-only", help="Only what the table holds; needs no broker and no API.")]
 
 KnownAt = Annotated[
@@ -82,10 +86,11 @@ def trades(  # noqa: PLR0917 - one parameter an option
     on_degrade: OnDegrade = "fail",
     max_staleness: MaxStaleness = None,
     gaps: Gaps = "annotate",
+    deferred: DeferredOption = "mark",
 ) -> None:
     """Show a symbol's trades, exact up to the last message."""
     question = _question(exchange, window, start, end, anchor)
-    question |= {"known_at": known_at, "amendments": amendments, "gaps": gaps}
+    question |= {"known_at": known_at, "amendments": amendments, "gaps": gaps, "deferred": deferred}
     question |= {"on_degrade": on_degrade, "max_staleness": max_staleness}
     _records("trades", symbol, data_dir, question, limit, format_name, output, lake_only=lake_only)
 
@@ -107,10 +112,11 @@ def quotes(  # noqa: PLR0917 - one parameter an option
     on_degrade: OnDegrade = "fail",
     max_staleness: MaxStaleness = None,
     gaps: Gaps = "annotate",
+    deferred: DeferredOption = "mark",
 ) -> None:
     """Show a symbol's quotes, exact up to the last message."""
     question = _question(exchange, window, start, end, anchor)
-    question |= {"known_at": known_at, "amendments": amendments, "gaps": gaps}
+    question |= {"known_at": known_at, "amendments": amendments, "gaps": gaps, "deferred": deferred}
     question |= {"on_degrade": on_degrade, "max_staleness": max_staleness}
     _records("quotes", symbol, data_dir, question, limit, format_name, output, lake_only=lake_only)
 
@@ -264,6 +270,7 @@ def _from_lake(
         on_degrade=question["on_degrade"],
         max_staleness_seconds=question["max_staleness"],
         gaps=question["gaps"],
+        deferred=question["deferred"],
     )
     with bootstrap.lake_engine(settings) as engine:
         answer = engine.query(request)

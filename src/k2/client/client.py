@@ -96,7 +96,7 @@ class K2Client:
         max_staleness: float | None = None,
         **more: Any,
     ) -> Result:
-        """Return a symbol's trades; `more` are other parameters of GET /v1/trades (as_of, lake_only, gaps).
+        """Return a symbol's trades; `more` are other parameters of GET /v1/trades (as_of, lake_only, gaps, deferred).
 
         Times are ISO 8601 (no zone: UTC) or nanoseconds; the range is half-open. Without one: the last 15 minutes.
         All rows come unless `limit` says how many at most. Cancelled trades are left out and corrected ones come as

@@ -9,7 +9,7 @@ import pyarrow as pa
 from k2.common.errors import QueryError
 from k2.common.units import NS_PER_MINUTE
 from k2.query.amending import Shown
-from k2.query.certificate import AsOf, Certificate, Deferred, PartitionRead
+from k2.query.certificate import AsOf, Certificate
 from k2.query.merging import FROM_LOG, answer_schema
 from k2.query.request import Answer, QueryRequest, RowKey
 from k2.schemas.records import ORDER, RecordType
@@ -17,9 +17,11 @@ from k2.schemas.symbols import SYMBOL_RULE, is_symbol
 
 if TYPE_CHECKING:
     from k2.common.clock import Clock
+    from k2.query.certificate import Deferred, PartitionRead
     from k2.query.log_side import Shortfalls
     from k2.query.settings import QuerySettings
     from k2.storage.planning import PinnedSnapshot
+    from k2.storage.seam import Seam
 
 _NS_MAX: Final = 2**63 - 1
 _AHEAD_NS: Final = 86_400_000_000_000
@@ -37,6 +39,7 @@ class Draft:
         self.staleness_seconds: float | None = None
         self.pinned: PinnedSnapshot | None = None
         self.partitions: tuple[PartitionRead, ...] = ()
+        self.deferred: tuple[Deferred, ...] = ()
         self.undecodable = 0
         self.duplicates_removed = 0
         self.start_ns: int | None = None
@@ -107,12 +110,8 @@ def answer_of(request: QueryRequest, draft: Draft, clock: Clock) -> Answer:
     schema = answer_schema(draft.record_type, draft.columns)
     table = rows.drop_columns([FROM_LOG]).select(list(draft.columns)).cast(schema)
     head = None if draft.pinned is None else draft.pinned.head
-    deferred = () if head is None else _deferred(draft)
-    lacking = (*draft.shortfalls.reasons, *_reasons(deferred))
-    token = None
-    if not lacking and head is not None:
-        ends = tuple((item.log_id, item.partition, item.seam, item.end) for item in draft.partitions)
-        token = request.as_of or AsOf(request.data_type, request.exchange, head.seam.commit_sequence, ends).to_token()
+    lacking = (*draft.shortfalls.reasons, *_reasons(draft.deferred))
+    token = None if lacking or head is None else request.as_of or _token(request, draft, head.seam)
     certificate = Certificate(
         table=request.data_type,
         symbol=request.symbol,
@@ -140,7 +139,7 @@ def answer_of(request: QueryRequest, draft: Draft, clock: Clock) -> Answer:
         cancelled=shown.cancelled,
         corrected=shown.corrected,
         originals_unknown=shown.unknown,
-        deferred=deferred,
+        deferred=draft.deferred,
         newest_record_age_seconds=round((now_ns - last[0]["ts_event_ns"]) / 1e9, 6) if last else None,
         answered_at_ns=now_ns,
         seconds=draft.seconds,
@@ -148,14 +147,16 @@ def answer_of(request: QueryRequest, draft: Draft, clock: Clock) -> Answer:
     return Answer(table, certificate, RowKey(**last[0]) if shown.truncated and last else None)
 
 
-def _deferred(draft: Draft) -> tuple[Deferred, ...]:
-    assert draft.pinned is not None
+def _token(request: QueryRequest, draft: Draft, seam: Seam) -> str:
+    """Return the token of the log prefix; what is deferred in it, of whatever symbol, is part of the prefix."""
+    ends = tuple((item.log_id, item.partition, item.seam, item.end) for item in draft.partitions)
     read = {(item.log_id, item.partition) for item in draft.partitions}
-    return tuple(
-        Deferred(item.log_id, item.partition, item.start, item.end)
-        for item in draft.pinned.head.seam.deferred
-        if (item.log_id, item.partition) in read
+    deferred = tuple(
+        (entry.log_id, entry.partition, entry.start, entry.end)
+        for entry in seam.deferred
+        if (entry.log_id, entry.partition) in read
     )
+    return AsOf(request.data_type, request.exchange, seam.commit_sequence, ends, deferred).to_token()
 
 
 def _unknown(shown: Shown) -> list[str]:
@@ -167,7 +168,8 @@ def _unknown(shown: Shown) -> list[str]:
 
 def _reasons(deferred: tuple[Deferred, ...]) -> list[str]:
     return [
-        f"records of low priority between offsets {item.start} and {item.end} of log {item.log_id} partition "
-        f"{item.partition} are deferred: ask again once the backfill is done"
+        f"records of this symbol between offsets {item.start} and {item.end} of log {item.log_id} partition "
+        f"{item.partition} are deferred: ask again once the backfill is done, or with deferred=read"
         for item in deferred
+        if not item.read
     ]

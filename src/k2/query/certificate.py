@@ -11,6 +11,8 @@ from typing import Any, Final
 from k2.common.errors import QueryError
 
 VERSION: Final = 1
+TOKEN_WITH_DEFERRED: Final = 2
+"""Version of a token that names deferred ranges: a version of K2 that knows only 1 would leave out their records."""
 _INT64: Final = range(-(2**63), 2**63)
 
 
@@ -27,12 +29,16 @@ class PartitionRead:
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """Offsets of which some records are not written yet; the rows of an answer may lack them."""
+    """Offsets of which some records of the symbol are not written yet, since overload put them off.
+
+    The rows of the answer lack them, unless they were `read` from the log.
+    """
 
     log_id: int
     partition: int
     start: int
     end: int
+    read: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +50,18 @@ class AsOf:
     commit_sequence: int
     partitions: tuple[tuple[int, int, int, int], ...]
     """Of each partition read: log id, partition, seam, end."""
+    deferred: tuple[tuple[int, int, int, int], ...] = ()
+    """What was deferred in them: log id, partition, start, end. It belongs to the prefix, whenever it is written."""
 
     def to_token(self) -> str:
         """Return the opaque text that `as_of` takes."""
         body = {
-            "v": VERSION,
+            "v": TOKEN_WITH_DEFERRED if self.deferred else VERSION,
             "t": self.data_type,
             "x": self.exchange,
             "c": self.commit_sequence,
             "p": [list(entry) for entry in self.partitions],
+            **({"d": [list(entry) for entry in self.deferred]} if self.deferred else {}),
         }
         text = json.dumps(body, separators=(",", ":"))
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
@@ -63,16 +72,20 @@ class AsOf:
         try:
             text = base64.urlsafe_b64decode(token.encode() + b"=" * (-len(token) % 4))
             body = json.loads(text)
-            if body["v"] != VERSION:
+            if body["v"] not in {VERSION, TOKEN_WITH_DEFERRED}:
                 raise QueryError(f"expected a token of version {VERSION}, found {body['v']!r}: ask for a new one")
-            partitions = tuple((int(a), int(b), int(c), int(d)) for a, b, c, d in body["p"])
-            numbers = (int(body["c"]), *(number for entry in partitions for number in entry))
-            token_read = cls(str(body["t"]), body["x"], numbers[0], partitions)
+            partitions, deferred = _places(body["p"]), _places(body.get("d", ()))
+            numbers = (int(body["c"]), *(number for entry in (*partitions, *deferred) for number in entry))
+            token_read = cls(str(body["t"]), body["x"], numbers[0], partitions, deferred)
         except (binascii.Error, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise QueryError("expected as_of to be the token of a certificate, found something else") from error
         if not all(number in _INT64 for number in numbers):
             raise QueryError("expected as_of to be the token of a certificate, found numbers beyond 64 bits")
         return token_read
+
+
+def _places(entries: Any) -> tuple[tuple[int, int, int, int], ...]:  # Any: whatever the text holds
+    return tuple((int(a), int(b), int(c), int(d)) for a, b, c, d in entries)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +145,7 @@ class Certificate:
     rows_excluded: int = 0
     """Rows left out since their session has a gap in the range (`gaps=exclude`)."""
     deferred: tuple[Deferred, ...] = ()
+    """Ranges that hold back records of the symbol; what was not read from them makes the answer incomplete."""
     newest_record_age_seconds: float | None = None
     """Age of the newest record of the answer by its event time; None for an empty answer."""
     answered_at_ns: int = 0

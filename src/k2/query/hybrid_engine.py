@@ -11,6 +11,7 @@ from k2.common.errors import ConfigurationError, CorruptionError, K2Error, Overl
 from k2.kafka.topics import exchange_of
 from k2.query.answering import Draft, answer_of, check, range_of
 from k2.query.certificate import AsOf
+from k2.query.deferred import concerning, stated
 from k2.query.intact_files import IntactFiles
 from k2.query.log_side import LogRows, LogSide, Shortfalls, with_token
 from k2.query.merging import answer_columns, log_rows
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from k2.common.clock import Clock
     from k2.kafka.topics import Topic
     from k2.query.kafka_tail import KafkaTail
+    from k2.query.on_demand import MissingRange
     from k2.query.ports import Decodes, OpenReader, Plans, RemembersEnds
     from k2.query.scan import Scanner
     from k2.query.settings import QuerySettings
@@ -216,6 +218,7 @@ class HybridQueryEngine:
             draft.level = "TABLE_ONLY"
             extent = self._log.table_extent(request, draft.pinned.head)
             draft.partitions = (extent if token is None else with_token(extent, token)).partitions
+            draft.deferred = stated(self._concerning(request, draft), are_read=False)
             rows = LogRows()
         draft.undecodable = rows.undecodable
         return rows
@@ -226,7 +229,16 @@ class HybridQueryEngine:
         if token is not None:
             extent = with_token(extent, token)
         draft.partitions = extent.partitions
-        return self._log.read(request, extent, self._decoders[request.data_type], draft.shortfalls)
+        deferred = self._concerning(request, draft)
+        to_read = deferred if request.deferred == "read" or token is not None else ()
+        to_read = tuple(item for item in to_read if (item.topic, item.partition) in extent.live)
+        rows = self._log.read(request, extent, self._decoders[request.data_type], draft.shortfalls, to_read)
+        draft.deferred = stated(deferred, are_read=rows.with_deferred and to_read == deferred)
+        return rows
+
+    def _concerning(self, request: QueryRequest, draft: Draft) -> tuple[MissingRange, ...]:
+        assert draft.pinned is not None
+        return concerning(draft.pinned.head, request.symbol, draft.partitions, self._tail.placement.strays)
 
     def _check_staleness(self, request: QueryRequest, draft: Draft) -> None:
         """Note how far the answer's end is behind the log's, and refuse what is further behind than is accepted."""

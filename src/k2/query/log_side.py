@@ -62,6 +62,8 @@ class LogRows:
 
     frames: tuple[pl.DataFrame, ...] = ()
     undecodable: int = 0
+    with_deferred: bool = False
+    """Whether the rows of the deferred ranges asked for are among them."""
 
 
 class LogSide:
@@ -111,16 +113,23 @@ class LogSide:
         known = [seconds for seconds in behind if seconds is not None]
         return max(known) if known and len(known) == len(behind) else None
 
-    def read(self, request: QueryRequest, extent: Extent, decoder: Decodes, shortfalls: Shortfalls) -> LogRows:
-        """Return the symbol's rows of [seam, end) of every partition of the extent."""
+    def read(
+        self,
+        request: QueryRequest,
+        extent: Extent,
+        decoder: Decodes,
+        shortfalls: Shortfalls,
+        deferred: Sequence[MissingRange] = (),
+    ) -> LogRows:
+        """Return the symbol's rows of [seam, end) of every partition of the extent, and of deferred ranges."""
         wanted = [item for item in extent.partitions if item.end > item.seam]
-        if not wanted:
+        if not wanted and not deferred:
             return LogRows()
         ends = {(item.topic, item.partition): item.end for item in wanted}
         self._tail.wait_for(ends, self._settings.catch_up_seconds_max)
         frames: list[pl.DataFrame] = []
         undecodable = 0
-        missing: list[MissingRange] = []
+        missing: list[MissingRange] = list(deferred)
         for item in wanted:
             view = self._tail.view((item.topic, item.partition))
             if view is None:
@@ -141,7 +150,7 @@ class LogSide:
         except (UnavailableError, LogIdentityError) as error:
             shortfalls.add(error)
             return LogRows(tuple(frames), undecodable)
-        return LogRows((*frames, *found.frames), undecodable + found.undecodable)
+        return LogRows((*frames, *found.frames), undecodable + found.undecodable, with_deferred=True)
 
     def held(self, request: QueryRequest, topics: Sequence[Topic]) -> tuple[tuple[PartitionRead, ...], LogRows]:
         """Return what the tail holds, for an answer without the table."""

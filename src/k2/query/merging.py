@@ -99,8 +99,8 @@ def rows_statement(
     """Return the statement that yields the table's rows, and its values.
 
     No offset is compared: files hold only rows below the seam of the commit that added them, and the pinned snapshot's
-    files were all added by its ancestors, so they are below its seam. The log's rows are from the seam on. So each
-    coordinate comes from exactly one side.
+    files were all added by its ancestors, so they are below its seam. The log's rows are from the seam on, or of ranges
+    that the snapshot lists as deferred, and has no rows of. So each coordinate comes from exactly one side.
     """
     selected, source = ", ".join(quoted_columns(names)), files_source(record_type)
     order = f"ORDER BY {', '.join(ORDER)} " if ordered else ""

@@ -12,7 +12,7 @@ from k2.common.errors import UnavailableError
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from k2.common.clock import Clock
     from k2.kafka.batches import LogBatch
@@ -31,6 +31,8 @@ class MissingRange:
     start: int
     end: int
     by_key: bool = True
+    is_deferred: Callable[[bytes | None], bool] | None = None
+    """Of a deferred range: says of a key whether its records were put off. The others are in the table."""
 
 
 @dataclass(slots=True)
@@ -90,7 +92,14 @@ class OnDemandReader:
     def _take(self, batch: LogBatch, item: MissingRange, symbol: str, decoder: Decodes, progress: _Progress) -> None:
         key = symbol.encode()
         candidates = zip(batch.keys, batch.offsets, strict=True)
-        wanted = batch.where([offset < item.end and (found == key or not item.by_key) for found, offset in candidates])
+        wanted = batch.where(
+            [
+                offset < item.end
+                and (found == key or not item.by_key)
+                and (item.is_deferred is None or item.is_deferred(found))
+                for found, offset in candidates
+            ]
+        )
         progress.records += len(batch)
         if len(wanted) == 0:
             return
@@ -113,9 +122,9 @@ class OnDemandReader:
             return
         offsets = sum(item.end - item.start for item in ranges)
         raise UnavailableError(
-            f"{offsets} offsets between the table's seam and the log's end must be read from the log, since the tail "
-            f"does not hold them; {progress.records} records were read when the limit {reached} was met: wait for the "
-            "ingest worker to catch up (`k2 status`), raise the limit, or accept a partial answer",
+            f"{offsets} offsets that are neither in the table nor in the tail must be read from the log; "
+            f"{progress.records} records were read when the limit {reached} was met: wait for the ingest worker to "
+            "catch up (`k2 status`), raise the limit, or accept a partial answer",
             dependency="kafka",
             retry_after_seconds=5,
         )

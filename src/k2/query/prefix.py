@@ -42,7 +42,7 @@ class Prefix:
                 (pl.col("log_id") == log_id)
                 & (pl.col("log_partition") == partition)
                 & (pl.col("log_offset") < end)
-                & ~((pl.col("log_offset") < seam) & later)
+                & ~((pl.col("log_offset") < seam) & later & ~_put_off(token, log_id, partition))
                 for log_id, partition, seam, end in token.partitions
             ]
             replayed = (pl.col("written_by") == WrittenBy.REPLAY) & later
@@ -61,17 +61,34 @@ class Prefix:
         return _EPOCH + timedelta(microseconds=-(-self.known_at_ns // 1_000))
 
 
+def _put_off(token: AsOf, log_id: int, partition: int) -> pl.Expr:
+    """Return whether a row's offset lies in a range that was deferred when the token was made."""
+    ranges = [
+        pl.col("log_offset").is_between(start, end, closed="left")
+        for of_log, of_partition, start, end in token.deferred
+        if (of_log, of_partition) == (log_id, partition)
+    ]
+    return pl.any_horizontal(pl.lit(value=False), *ranges)
+
+
 def stored_at(token: AsOf) -> Condition:
     """Return which of the table's rows belong to the prefix that a token names.
 
-    Rows below the token's seam that a later commit stored (a backfill), and rows replayed since, were not in it.
+    Rows below the token's seam that a later commit stored, and rows replayed since, were not in it; but what was
+    deferred at that time was, whenever a backfill stores it.
     """
     clauses, values = [], {"token_commit": token.commit_sequence}
     for number, (log_id, partition, seam, end) in enumerate(token.partitions):
         values |= {f"tl{number}": log_id, f"tp{number}": partition, f"ts{number}": seam, f"te{number}": end}
+        put_off = []
+        for place, (of_log, of_partition, start, until) in enumerate(token.deferred):
+            if (of_log, of_partition) == (log_id, partition):
+                values |= {f"ds{place}": start, f"de{place}": until}
+                put_off.append(f"(log_offset >= $ds{place} AND log_offset < $de{place})")
         clauses.append(
             f"(log_id = $tl{number} AND log_partition = $tp{number} AND log_offset < $te{number} "
-            f"AND NOT (log_offset < $ts{number} AND commit_sequence > $token_commit))"
+            f"AND NOT (log_offset < $ts{number} AND commit_sequence > $token_commit "
+            f"AND NOT ({' OR '.join(put_off) or 'false'})))"
         )
     replayed = f"NOT (written_by = '{WrittenBy.REPLAY}' AND commit_sequence > $token_commit)"
     return Condition(f"({' OR '.join(clauses) or 'false'}) AND {replayed}", values)

@@ -18,6 +18,7 @@ Anchor = Literal["now", "latest"]
 OnDegrade = Literal["fail", "stale", "partial"]
 AmendmentsView = Literal["applied", "raw"]
 GapsChoice = Literal["annotate", "exclude", "fail"]
+DeferredChoice = Literal["mark", "read"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -66,6 +67,9 @@ class QueryRequest:
 
     gaps: GapsChoice = "annotate"
     """Gaps in the venue's numbers: name them in the certificate, leave out sessions that have one, or refuse."""
+    deferred: DeferredChoice = "mark"
+    """Records that overload has put off: mark the answer as incomplete, or read them from the log. With a token they
+    are read in any case."""
 
     def __post_init__(self) -> None:
         if self.data_type not in ("trades", "quotes"):
@@ -82,9 +86,16 @@ class QueryRequest:
             raise QueryError(f"expected amendments 'applied' or 'raw', found {self.amendments!r}")
         if self.gaps not in ("annotate", "exclude", "fail"):
             raise QueryError(f"expected gaps 'annotate', 'exclude' or 'fail', found {self.gaps!r}")
+        self._check_deferred()
         self._check_range()
         if self.limit is not None and self.limit < 1:
             raise QueryError(f"expected a limit of 1 or more, found {self.limit}")
+
+    def _check_deferred(self) -> None:
+        if self.deferred not in ("mark", "read"):
+            raise QueryError(f"expected deferred 'mark' or 'read', found {self.deferred!r}")
+        if self.deferred == "read" and self.lake_only:
+            raise QueryError("expected deferred 'mark' with lake_only, which reads no log, found 'read': leave one out")
 
     def _check_range(self) -> None:
         ranged = self.start_ns is not None or self.end_ns is not None

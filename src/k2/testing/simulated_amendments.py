@@ -62,6 +62,7 @@ class SimulatedAmendments(SimulatedQuestions):
         return replace(
             asked,
             symbol=self.random.choice(SYMBOLS[:2]),
+            deferred="read",
             amendments=self.random.choice(["applied", "applied", "applied", "raw"]),
             known_at_ns=self.random.choice([None, None, known]),
             limit=self.random.choice([None, None, 9, 40]),

@@ -14,7 +14,7 @@ from k2.kafka.batches import LogBatch
 from k2.kafka.ports import LogIdentity, LogRange
 from k2.kafka.producer import partition_for
 from k2.schemas.arrow import arrow_schema
-from k2.schemas.records import ORDER, RECORD_TYPES, Action
+from k2.schemas.records import ORDER, RECORD_TYPES, Action, WrittenBy
 from k2.storage.planning import PinnedSnapshot, PlannedFile
 from k2.storage.seam import Counts, LogPartition, PartitionDelta, Seam
 from k2.storage.tables import RegisteredLog, TableHead
@@ -305,13 +305,15 @@ class SimulatedMarket:
             next_offset=end,
         )
 
-    def _write(self, name: str, rows: pl.DataFrame, commit_sequence: int) -> tuple[PlannedFile, ...]:
+    def _write(
+        self, name: str, rows: pl.DataFrame, commit_sequence: int, written_by: str = WrittenBy.INGEST
+    ) -> tuple[PlannedFile, ...]:
         if rows.height == 0:
             return ()
         self._written += 1
         path = self._directory / f"{name}-{self._written}.parquet"
         stored = rows.with_columns(
-            pl.lit(commit_sequence, pl.Int64).alias("commit_sequence"), pl.lit("ingest").alias("written_by")
+            pl.lit(commit_sequence, pl.Int64).alias("commit_sequence"), pl.lit(written_by).alias("written_by")
         )
         schema = arrow_schema(RECORD_TYPES[name])
         pq.write_table(stored.sort("symbol", *ORDER).to_arrow().select(schema.names).cast(schema), path)

@@ -6,13 +6,16 @@ import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from k2.common.degradation import Priority
 from k2.query.request import Answer, QueryRequest
 from k2.schemas.records import ORDER
+from k2.testing.deferring_market import DeferringMarket
 from k2.testing.simulated_hybrid import SETTINGS, simulated_hybrid, topic
-from k2.testing.simulated_market import SimulatedMarket
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from k2.query.certificate import Deferred
 
 SYMBOLS: Final = ("BHP", "CBA", "NAB", "ANZ")
 TOPICS: Final = (topic("asx"), topic("sim", partitions=3), topic("asx", "quotes"))
@@ -28,12 +31,14 @@ class SimulatedQuestions:
     def __init__(self, seed: int, directory: Path) -> None:
         self.random = random.Random(seed)  # noqa: S311 a simulation must be repeatable
         self.directory = directory
-        self.market = SimulatedMarket(directory, TOPICS)
+        self.market = DeferringMarket(directory, TOPICS)
         for item in TOPICS:
             self.market.register(item.name)
         self.tokens: list[tuple[QueryRequest, list[tuple[Any, ...]]]] = []
         self.asked = 0
         self.removed = 0
+        self.marked = 0
+        self.read_while_deferred = 0
         self.begin_again()
 
     def begin_again(self) -> None:
@@ -49,7 +54,8 @@ class SimulatedQuestions:
     def step(self) -> None:
         """Let one thing happen."""
         what = self.random.choices(
-            ["append", "commit", "tail", "ask", "ask_again", "ask_while_it_moves", "restart"], [8, 4, 5, 5, 2, 2, 0.3]
+            ["append", "commit", "backfill", "tail", "ask", "ask_again", "ask_while_it_moves", "restart"],
+            [8, 4, 2, 5, 5, 2, 2, 0.3],
         )[0]
         getattr(self, what)()
 
@@ -70,9 +76,17 @@ class SimulatedQuestions:
                 self.market.append(item.name, self.random.choice(SYMBOLS), self.random.randrange(1_000, 1_050))
 
     def commit(self) -> None:
-        """Let the tables take some of what the log holds."""
+        """Let the tables take some of what the log holds, and defer some of it under overload."""
         item = self.random.choice(TOPICS)
-        self.market.commit(item.name, self.random.randrange(item.partitions), self.random.choice([1, 7, None]))
+        records = self.random.choice([1, 7, None])
+        level = self.random.choice([None, None, Priority.LOW, Priority.NORMAL, Priority.HIGH])
+        self.market.commit(item.name, self.random.randrange(item.partitions), records, deferred_from=level)
+
+    def backfill(self) -> None:
+        """Write some of what was deferred."""
+        item = self.random.choice(TOPICS)
+        for _ in range(self.random.choice([1, 3])):
+            self.market.backfill(item.name, self.random.randrange(item.partitions), self.random.choice([1, 9, None]))
 
     def tail(self) -> None:
         """Let the tail do one round."""
@@ -92,6 +106,7 @@ class SimulatedQuestions:
             exchange=self.random.choice([None, "asx"]),
             start_ns=self.random.choice([None, start]),
             end_ns=self.random.choice([None, end]),
+            deferred=self.random.choice(["mark", "read", "read"]),
         )
 
     def ask(self) -> None:
@@ -110,7 +125,7 @@ class SimulatedQuestions:
 
         def read_late(*arguments: Any) -> Any:  # Any: handed through
             for _ in range(3):
-                self.random.choice([self.append, self.commit, self.tail])()
+                self.random.choice([self.append, self.commit, self.backfill, self.tail])()
             return read(*arguments)
 
         log_side.read = read_late
@@ -142,10 +157,38 @@ class SimulatedQuestions:
         return [row for row in rows if start <= row[0] < end]
 
     def check(self, request: QueryRequest, answer: Answer, expected: list[tuple[Any, ...]]) -> None:
-        """See that an answer is what the replay gave, and keep its token."""
+        """See that an answer is what the replay gave, less what it says is deferred, and keep its token."""
         self.asked += 1
+        unread = [item for item in answer.certificate.deferred if not item.read]
+        if unread:
+            self.check_marked(request, answer, expected, unread)
+            return
+        self.read_while_deferred += len(answer.certificate.deferred)
         assert answer.certificate.complete
         assert self.seen(answer) == expected
         assert answer.certificate.rows_from_table + answer.certificate.rows_from_log == len(expected)
         self.removed += answer.certificate.duplicates_removed
         self.tokens.append((replace(request, as_of=answer.certificate.as_of), expected))
+
+    def check_marked(
+        self,
+        request: QueryRequest,
+        answer: Answer,
+        expected: list[tuple[Any, ...]],
+        unread: list[Deferred],
+    ) -> None:
+        """See that an answer that lacks deferred records lacks no other, and is not called complete.
+
+        What repeats a deferred record is shown meanwhile, since the record itself is not.
+        """
+        self.marked += 1
+        assert request.deferred == "mark"
+        assert not answer.certificate.complete
+        assert answer.certificate.as_of is None
+        seen = self.seen(answer)
+        assert seen == sorted(seen)
+        lacking = set(expected) - set(seen)
+        assert all(
+            any((item.log_id, item.partition) == row[1:3] and item.start <= row[3] < item.end for item in unread)
+            for row in lacking
+        )

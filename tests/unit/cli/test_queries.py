@@ -87,11 +87,11 @@ def refused(*words: str) -> str:
 
 @pytest.mark.parametrize("command", ["trades", "quotes"])
 def test_the_options_are_the_question(client: FakeClient, command: str) -> None:
-    run(command, "AAA", "--exchange", "asx", "--window", "2h", "--anchor", "latest", "--limit", "7", "--gaps", "fail",
-        "--on-degrade", "stale", "--max-staleness", "2.5")  # fmt: skip
+    asked = ("--window", "2h", "--anchor", "latest", "--limit", "7", "--gaps", "fail", "--deferred", "read")
+    run(command, "AAA", "--exchange", "asx", *asked, "--on-degrade", "stale", "--max-staleness", "2.5")
 
     question = {"exchange": "asx", "window_minutes": 120, "start": None, "end": None, "anchor": "latest", "limit": 7}
-    choices = {"known_at": None, "amendments": "applied", "gaps": "fail"}
+    choices = {"known_at": None, "amendments": "applied", "gaps": "fail", "deferred": "read"}
     choices |= {"on_degrade": "stale", "max_staleness": 2.5}
     assert client.asked == [(command, "AAA", {**question, **choices})]
 
