@@ -84,6 +84,7 @@ def planner(settings: Settings, tables: MarketTables) -> Planner:
 def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
     """Return an ingest worker; topics and tables that are missing are created."""
     from k2.bootstrap.announcing import announcer, drills
+    from k2.bootstrap.backfills import range_parts
     from k2.bootstrap.overload import overload_parts
     from k2.bootstrap.watchers import batch_watchers, status_log
     from k2.ingestion.dead_letters.collector import DeadLetters
@@ -135,7 +136,8 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
         deduplicator = TableDeduplicator(RECORD_TYPES[name], rules=rules, stored=stored, settings=own.deduplication)
         status = status_log(settings, topics, name, admin, registry, clock)
         closing.append(status.close)
-        return TableParts(RECORD_TYPES[name], decoder, schemas, writer, deduplicator, watchers, status)
+        ranges = range_parts(settings, name, topics, tables, stored, clock)
+        return TableParts(RECORD_TYPES[name], decoder, schemas, writer, deduplicator, watchers, status, ranges)
 
     made = [parts(name) for name in RECORD_TYPES]
     return IngestWorker(

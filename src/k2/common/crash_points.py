@@ -29,8 +29,10 @@ INGEST_NAMES: Final = frozenset(
     }
 )
 """Points that each batch on its way into a table passes."""
+BACKFILL_NAMES: Final = frozenset({"backfill_read", "backfill_recorded", "before_backfill", "after_backfill"})
+"""Points that a deferred range passes: read and decoded, side tables written, before and after its commit."""
 UPKEEP_NAMES: Final = frozenset({"before_replace", "after_replace", "orphans_marked", "mid_sweep"})
-NAMES: Final = INGEST_NAMES | UPKEEP_NAMES
+NAMES: Final = INGEST_NAMES | BACKFILL_NAMES | UPKEEP_NAMES
 
 MESSAGE_NAMES: Final = frozenset({"decoding"})
 

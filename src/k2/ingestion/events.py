@@ -217,6 +217,82 @@ class LevelsAnnounced:
     announcements: int
 
 
+@dataclass(frozen=True, slots=True)
+class BackfillCommitted:
+    """A part of a deferred range is in the table; `records_left` are deferred in the partition still."""
+
+    table: str
+    topic: str
+    partition: int
+    rows: int
+    duplicates: int
+    dead_letters: int
+    records_left: int
+    commit_seconds: float
+    commit_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillFenced:
+    """Another worker had written the range; it is begun again from the head."""
+
+    table: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillFailed:
+    """A backfill could not go on; it is begun again from the head after a pause."""
+
+    table: str
+    failures: int
+    reason: str
+    pause_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillStopped:
+    """The deferred records of a table are no longer written by this worker; a person decides."""
+
+    table: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeferredOutstanding:
+    """How many records of a partition are deferred, and whether the log's retention comes near them."""
+
+    table: str
+    topic: str
+    partition: int
+    records: int
+    near_retention: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeferredNearRetention:
+    """The log will soon delete deferred records; from now on they go before everything else."""
+
+    table: str
+    topic: str
+    partition: int
+    records: int
+    offset: int
+    hours_left: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeferredLost:
+    """The log has deleted deferred records before they were written; `k2 verify` tells of them for good."""
+
+    table: str
+    topic: str
+    partition: int
+    records: int
+    start: int
+    end: int
+
+
 Event = (
     BatchCommitted
     | CommitFailed
@@ -238,6 +314,13 @@ Event = (
     | Buffered
     | LagMeasured
     | LevelsAnnounced
+    | BackfillCommitted
+    | BackfillFenced
+    | BackfillFailed
+    | BackfillStopped
+    | DeferredOutstanding
+    | DeferredNearRetention
+    | DeferredLost
 )
 
 

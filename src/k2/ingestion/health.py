@@ -104,6 +104,34 @@ class WorkerHealth:
     def _(self, event: events.StreamHeard) -> None:
         log.info("stream_heard", **_fields(event))
 
+    @_note.register
+    def _(self, event: events.BackfillCommitted) -> None:
+        self._clear(f"backfill:{event.table}")
+        log.info("backfill_committed", **_fields(event))
+
+    @_note.register
+    def _(self, event: events.BackfillFenced) -> None:
+        log.warning("backfill_fenced", **_fields(event))
+
+    @_note.register
+    def _(self, event: events.BackfillFailed) -> None:
+        log.warning("backfill_failed", **_fields(event))
+        if event.failures >= self._alert_after:
+            self._set(f"backfill:{event.table}", f"failed {event.failures} times in a row: {event.reason}")
+
+    @_note.register
+    def _(self, event: events.BackfillStopped) -> None:
+        self._set(f"backfill:{event.table}", f"deferred records are not written any more: {event.reason}")
+        log.error("backfill_stopped", **_fields(event))
+
+    @_note.register
+    def _(self, event: events.DeferredNearRetention) -> None:
+        log.error("deferred_near_retention", **_fields(event))
+
+    @_note.register
+    def _(self, event: events.DeferredLost) -> None:
+        log.error("deferred_lost", **_fields(event))
+
     def _set(self, key: str, reason: str) -> None:
         with self._lock:
             self._reasons[key] = reason

@@ -98,6 +98,10 @@ class Intake:
         """Return the offset that is read next, per partition that is positioned."""
         return {key: place.next_offset for key, place in self._places.items()}
 
+    def owned(self) -> frozenset[TopicPartition]:
+        """Return the partitions that are positioned; any thread may ask."""
+        return frozenset(tuple(self._places))
+
     # What the reader calls, inside of poll.
 
     def on_assign(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from k2.common.metrics import Metrics
 
 _SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+BACKFILL_FATES: Final = ("rows", "duplicates", "dead_letters", "lost")
 LINE_OUTCOMES: Final = ("first", "second", "lost", "late")
 _ROWS: Final = (1, 10, 100, 1_000, 10_000, 50_000, 100_000, 250_000, 500_000, 1_000_000)
 
@@ -80,6 +81,19 @@ class IngestMetrics:
         self._announced = metrics.counter(
             "k2_level_announcements_total", "Announcements of this worker's level: sent, failed, dropped", ["outcome"]
         )
+        self._backfilled = metrics.counter(
+            "k2_backfill_records_total", "Deferred records that were written, by what became of them", ["table", "fate"]
+        )
+        self._backfills = metrics.counter("k2_backfill_commits_total", "Parts of deferred ranges committed", table)
+        self._backfill_failures = metrics.gauge("k2_backfill_failures", "Failed steps of the backfill in a row", table)
+        self._backfill_stopped = metrics.gauge(
+            "k2_backfill_stopped_info", "1 while deferred records of a table are not written any more", table
+        )
+        place = ["table", "topic", "partition"]
+        self._outstanding = metrics.gauge("k2_backfill_outstanding_records", "Records deferred, not written yet", place)
+        self._near_retention = metrics.gauge(
+            "k2_backfill_near_retention_info", "1 while the log will soon delete deferred records", place
+        )
 
     def __call__(self, event: events.Event, /) -> None:
         """Count the event."""
@@ -98,6 +112,11 @@ class IngestMetrics:
                 self._gaps.labels(table, level).inc(0)
             self._failures.labels(table).set(0)
             self._stopped.labels(table).set(0)
+            self._backfills.labels(table).inc(0)
+            self._backfill_failures.labels(table).set(0)
+            self._backfill_stopped.labels(table).set(0)
+            for fate in BACKFILL_FATES:
+                self._backfilled.labels(table, fate).inc(0)
             self._show_time_since_commit(table)
 
     def _show_time_since_commit(self, table: str) -> None:
@@ -207,6 +226,41 @@ class IngestMetrics:
     @_count.register
     def _(self, event: events.LevelsAnnounced) -> None:
         self._announced.labels(event.outcome).inc(event.announcements)
+
+    @_count.register
+    def _(self, event: events.BackfillCommitted) -> None:
+        for fate in ("rows", "duplicates", "dead_letters"):
+            self._backfilled.labels(event.table, fate).inc(getattr(event, fate))
+        self._backfills.labels(event.table).inc()
+        self._backfill_failures.labels(event.table).set(0)
+        self._commit_sequence.labels(event.table).set(event.commit_sequence)
+        self._outstanding.labels(event.table, event.topic, str(event.partition)).set(event.records_left)
+
+    @_count.register
+    def _(self, event: events.BackfillFenced) -> None:
+        self._fenced.labels(event.table).inc()
+
+    @_count.register
+    def _(self, event: events.BackfillFailed) -> None:
+        self._backfill_failures.labels(event.table).set(event.failures)
+
+    @_count.register
+    def _(self, event: events.BackfillStopped) -> None:
+        self._backfill_stopped.labels(event.table).set(1)
+
+    @_count.register
+    def _(self, event: events.DeferredOutstanding) -> None:
+        place = (event.table, event.topic, str(event.partition))
+        self._outstanding.labels(*place).set(event.records)
+        self._near_retention.labels(*place).set(event.near_retention)
+
+    @_count.register
+    def _(self, event: events.DeferredNearRetention) -> None:
+        self._near_retention.labels(event.table, event.topic, str(event.partition)).set(1)
+
+    @_count.register
+    def _(self, event: events.DeferredLost) -> None:
+        self._backfilled.labels(event.table, "lost").inc(event.records)
 
 
 def _kind_of(symbol: str | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from k2.ingestion.backfill.settings import BackfillSettings
 from k2.ingestion.sequences.settings import SequenceSettings
 from k2.ingestion.watching.settings import MuteSettings
 
@@ -148,6 +149,9 @@ class IngestionSettings(BaseModel):
     )
     deduplication: DeduplicationSettings = Field(
         default_factory=DeduplicationSettings, description="Records that were stored before"
+    )
+    backfill: BackfillSettings = Field(
+        default_factory=BackfillSettings, description="Writing what overload has deferred"
     )
     mutes: MuteSettings = Field(default_factory=MuteSettings, description="Symbols and feeds that fall silent")
     line_window_seconds: float = Field(

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from k2.kafka.registry import CachedSchemas
     from k2.schemas.records import RecordType
     from k2.storage.data_files import WrittenFile
-    from k2.storage.seam import LogPartition
+    from k2.storage.seam import LogPartition, Seam
     from k2.storage.tables import RegisteredLog, TableHead
     from k2.storage.writer import Commit
 
@@ -119,6 +119,16 @@ class TableLane:
     def is_idle(self) -> bool:
         """Say whether nothing waits for a commit."""
         return not (self._prepared or self._pending or self._waiting)
+
+    @property
+    def is_between_batches(self) -> bool:
+        """Say whether no batch is on its way into the table."""
+        return self._prepared is None
+
+    def lists_changed(self, seam: Seam) -> None:
+        """Take the deferred lists from the head that a backfill of this worker has made."""
+        self._commit_sequence = max(self._commit_sequence, seam.commit_sequence)
+        self._take_note_of_backfills(self._shedding.backfilled(seam))
 
     def seconds_to_next_step(self) -> float | None:
         """Return how long until the lane has something to do by itself, or None."""

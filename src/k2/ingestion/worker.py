@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from k2.common.errors import K2Error, MemberFencedError
 from k2.common.logging import get_logger
 from k2.ingestion import events
+from k2.ingestion.backfill.making import BackfillMaker
 from k2.ingestion.duplicates.deduplicator import KeepAll
 from k2.ingestion.handover import Handover
 from k2.ingestion.intake import Intake
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from k2.common.clock import Clock
+    from k2.ingestion.backfill.making import RangeParts
     from k2.ingestion.dead_letters.collector import DeadLetters
     from k2.ingestion.duplicates.deduplicator import Deduplicator
     from k2.ingestion.lane_ports import Decoder, Writer
@@ -70,6 +72,8 @@ class TableParts:
     deduplicator: Deduplicator = field(default_factory=KeepAll)
     watchers: Sequence[BatchWatcher] = ()
     markers: Markers = field(default_factory=NoMarkers)
+    ranges: RangeParts | None = None
+    """What writes the table's deferred ranges; None where others do."""
 
 
 class Expiry(Protocol):
@@ -184,7 +188,25 @@ class IngestWorker:
             )
             for part in parts
         ]
-        self.writer_loop = WriterLoop(lanes, handover=self.handover, settings=settings, clock=clock)
+        backfills = BackfillMaker(
+            heads=tables,
+            log_ends=cluster,
+            dead_letters=dead_letters,
+            check_topics=positioner.check_topics,
+            owned=self.intake.owned,
+            ladder=overload.ladder,
+            settings=settings.backfill,
+            clock=clock,
+            observer=self._observe,
+        )
+        backfillers = {
+            part.record_type.name: backfills.make(part.record_type.name, part.ranges, part.decoder, part.schemas)
+            for part in parts
+            if part.ranges is not None
+        }
+        self.writer_loop = WriterLoop(
+            lanes, handover=self.handover, settings=settings, clock=clock, backfillers=backfillers
+        )
         self._writer_stop = threading.Event()
 
     @property
@@ -277,9 +299,10 @@ class IngestWorker:
             except Exception:  # the edge of the loop: lanes handle their own errors
                 log.exception("writer_step_failed")
                 self._writer_stop.wait(self._settings.retry_pause_seconds)
+        self.writer_loop.close()
 
     def _count_commit(self, event: events.Event) -> None:
-        if isinstance(event, events.BatchCommitted):
+        if isinstance(event, events.BatchCommitted | events.BackfillCommitted):
             self._expiry.after_commit(event.table)
 
 

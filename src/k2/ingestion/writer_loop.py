@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from k2.common.clock import Clock
+    from k2.ingestion.backfill.backfiller import Backfiller
     from k2.ingestion.handover import Flush, Handover
     from k2.ingestion.settings import IngestionSettings
     from k2.ingestion.table_lane import TableLane
@@ -25,7 +26,9 @@ class WriterLoop:
         handover: Handover,
         settings: IngestionSettings,
         clock: Clock,
+        backfillers: Mapping[str, Backfiller] | None = None,
     ) -> None:
+        self._backfillers = dict(backfillers or {})
         self.lanes = {lane.table: lane for lane in lanes}
         self._handover = handover
         self._settings = settings
@@ -44,9 +47,19 @@ class WriterLoop:
         flush = self._handover.next_flush()
         if flush is not None:
             self._flush(flush)
+            return
+        for table, backfiller in self._backfillers.items():
+            backfiller.step(self.lanes[table])
+
+    def close(self) -> None:
+        """Give up what the backfills read; the loop has ended."""
+        for backfiller in self._backfillers.values():
+            backfiller.close()
 
     def _seconds_to_wait(self, most: float) -> float:
-        due = [seconds for lane in self.lanes.values() if (seconds := lane.seconds_to_next_step()) is not None]
+        steps = [lane.seconds_to_next_step() for lane in self.lanes.values()]
+        steps += [backfiller.seconds_to_next_step() for backfiller in self._backfillers.values()]
+        due = [seconds for seconds in steps if seconds is not None]
         return min([most, *due])
 
     def _feed(self, lane: TableLane) -> None:

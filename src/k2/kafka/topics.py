@@ -229,6 +229,13 @@ class TopicCatalog:
             for kind in MARKET_DATA_TYPES
         }
 
+    @property
+    def retention_ms(self) -> dict[str, int]:
+        """How long each topic keeps its records, in milliseconds; those that keep them for good are left out."""
+        return {
+            each.name: int(each.config["retention.ms"]) for each in self.all_topics if "retention.ms" in each.config
+        }
+
     def topic(self, exchange: str, data_type: str) -> Topic:
         """Return an exchange's topic of one data type; ConfigurationError if there is none."""
         for topic in self.all_topics:

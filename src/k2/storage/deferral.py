@@ -46,7 +46,8 @@ class Predicate:
 class Backfill:
     """What became of the deferred records of [start, end), the beginning of a partition's first entry.
 
-    `log_start` is the first offset that the log still held: records below it may be lost, others may not.
+    `log_start` is the first offset that the log still held: records below it may be lost, others may not. A part that
+    is not the whole entry tells of losses only where it is just what the log has lost.
     """
 
     start: int
@@ -119,7 +120,8 @@ class DeferredList:
         entry = self.fence(backfill)
         left = entry.records - backfill.records
         whole = backfill.end == entry.end
-        if left < 0 or (whole and left) or (backfill.lost and not whole):
+        gone = max(entry.start, backfill.log_start)
+        if left < 0 or (whole and left) or (backfill.lost and not (whole or backfill.end == gone)):
             raise AccountingError(
                 f"expected {entry.records} deferred records in [{entry.start}, {entry.end}) of {_where(self.key)}, "
                 f"found {backfill.records} of them, {backfill.lost} lost, in [{backfill.start}, {backfill.end}): "
@@ -191,6 +193,15 @@ class Deferral:
                 "nothing was committed"
             )
         return seam_after_backfill(seam, *self.backfill)
+
+
+def complete_through(seam: Seam, key: LogPartition) -> int | None:
+    """Return the offset below which every record of a partition is written or counted; None if it is not registered.
+
+    That is where its first deferred range begins, or the next offset where nothing is deferred.
+    """
+    entries = DeferredList.of(seam, key).entries
+    return entries[0].start if entries else seam.next_offset(key)
 
 
 def predicate_of(entry: DeferredRange) -> Predicate:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Mapping
 
+    from k2.ingestion.backfill.making import RangeParts
     from k2.ingestion.duplicates.deduplicator import Deduplicator
     from k2.ingestion.events import Event
     from k2.ingestion.lane_ports import Decoder
@@ -105,6 +106,7 @@ class SimulatedWorker:
                     world.deduplicator(record_type),
                     world.watchers,
                     world.markers(record_type),
+                    world.ranges(record_type),
                 )
             )
         self.worker = IngestWorker(
@@ -215,6 +217,11 @@ class SimulatedIngest:
     def overload(self) -> OverloadParts:
         """Return what a worker does about overload."""
         return OverloadParts()
+
+    def ranges(self, record_type: RecordType) -> RangeParts | None:
+        """Return what a worker's backfill needs; None where there is none."""
+        del record_type
+        return None
 
     def batch_messages(self) -> int:
         """Draw how many messages one poll brings from a partition."""

@@ -192,7 +192,16 @@ def test_nothing_is_lost_that_the_log_still_holds() -> None:
         seam_after_backfill(ingest(EMPTY, 4, LOW), KEY, Backfill(0, 10, LOW, Counts(rows=1), lost=3))
 
 
-def test_losses_are_only_told_of_an_entry_read_to_its_end() -> None:
+def test_what_the_log_has_lost_may_leave_before_the_rest_is_written() -> None:
+    seam = ingest(EMPTY, 4, LOW)
+
+    after = seam_after_backfill(seam, KEY, Backfill(0, 7, LOW, Counts(), log_start=7, lost=3))
+
+    assert entries(after) == [(7, 10, 3, 1)]
+    assert after.partitions[KEY].counts == Counts(consumed=10, rows=6, deferred=1, lost=3)
+
+
+def test_losses_are_only_told_of_what_the_log_has_lost_or_of_an_entry_read_to_its_end() -> None:
     with pytest.raises(AccountingError, match="3 lost"):
         seam_after_backfill(ingest(EMPTY, 4, LOW), KEY, Backfill(0, 6, LOW, Counts(rows=1), log_start=5, lost=3))
 

@@ -76,6 +76,10 @@ class Shedding:
         """
         return self._take(seam, pending.partitions)
 
+    def backfilled(self, seam: Seam) -> dict[LogPartition, int]:
+        """Take the lists from the head after a backfill; see `committed` for what is returned."""
+        return self._take(seam, {})
+
     def _take(self, seam: Seam, added: Mapping[LogPartition, PartitionPending]) -> dict[LogPartition, int]:
         before, self._seam = self._seam, seam
         self._ladder.deferred(self._table, sum(entry.records for entry in seam.deferred))

@@ -1,0 +1,1 @@
+"""Writes what overload deferred, range by range, with spare capacity."""
