@@ -127,7 +127,6 @@ class TableLane:
 
     def lists_changed(self, seam: Seam) -> None:
         """Take the deferred lists from the head that a backfill of this worker has made."""
-        self._commit_sequence = max(self._commit_sequence, seam.commit_sequence)
         self._take_note_of_backfills(self._shedding.backfilled(seam))
 
     def seconds_to_next_step(self) -> float | None:

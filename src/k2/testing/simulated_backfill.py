@@ -220,7 +220,7 @@ class SimulatedBackfills(SimulatedDuplicates):
 
     def check(self) -> None:
         """See that the tables hold what the plain reading keeps, value by value, and count what it counts."""
-        expected: dict[str, dict[tuple[int, ...], Mapping[str, Any]]] = {name: {} for name in RECORD_TYPES}
+        expected: dict[str, dict[tuple[int, int, int], Mapping[str, Any]]] = {name: {} for name in RECORD_TYPES}
         for (name, at), plain in self.replays().items():
             expected[name] |= {(at.log_id, at.partition, row["log_offset"]): row for row in plain.kept}
             counts = self.tables.tables[name].head.seam.partitions[at].counts
