@@ -86,7 +86,7 @@ def run_until_ingested(world: SimulatedBackfills) -> None:
     raise AssertionError("not ingested")
 
 
-@pytest.mark.parametrize("world", range(3), indirect=True)
+@pytest.mark.parametrize("world", range(2), indirect=True)
 @pytest.mark.parametrize(
     "point", sorted({*crash_points.BACKFILL_NAMES, "mid_parquet", "before_commit", "after_commit"})
 )
