@@ -12,7 +12,7 @@ from k2.common.errors import LogIdentityError, UnavailableError
 from k2.ingestion.backfill.making import RangeParts
 from k2.ingestion.backfill.settings import BackfillSettings
 from k2.ingestion.duplicates.below_the_seam import RangeDuplicates
-from k2.ingestion.worker import OverloadParts
+from k2.ingestion.overload.parts import OverloadParts
 from k2.kafka.batches import LogBatch
 from k2.schemas.records import RECORD_TYPES, Origin
 from k2.schemas.tier_maps import TierMap
