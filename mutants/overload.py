@@ -9,6 +9,10 @@ _LADDER = "tests/unit/common/test_circuit_breaker.py"
 _SHEDDER = "tests/unit/common/test_load_shedder.py"
 _DEFERRAL = "src/k2/storage/deferral.py"
 _LIST = "tests/unit/storage/test_deferral.py"
+_BACKFILL = "tests/simulation/test_backfill.py"
+_BACKFILLER = "src/k2/ingestion/backfill/backfiller.py"
+_READING = "src/k2/ingestion/backfill/reading.py"
+_DEFERRED = "tests/unit/query/test_deferred.py"
 _LANE = "src/k2/ingestion/table_lane.py"
 _PENDING = "src/k2/ingestion/pending.py"
 _SHEDDING = "src/k2/ingestion/overload/shedding.py"
@@ -212,5 +216,59 @@ OVERLOAD = (
         (
             "tests/unit/ingestion/test_deduplicator.py::test_what_others_wrote_below_the_seam_is_read_before_the_next_batch",
         ),
+    ),
+    Mutant(
+        "backfill-fence-dropped",
+        "a backfill is committed whatever the list of the head begins with",
+        (Edit(_DEFERRAL, "        entry = self.fence(backfill)\n", "        entry = self.entries[0]\n"),),
+        (f"{_LIST}::test_only_the_beginning_of_the_first_entry_may_be_written[the second entry]",),
+    ),
+    Mutant(
+        "backfill-out-of-order",
+        "the last range of a partition's list is written first",
+        (Edit("src/k2/ingestion/backfill/choosing.py", "self.held.entries[0]\n\n", "self.held.entries[-1]\n\n"),),
+        (f"{_BACKFILL}::test_ranges_are_written_the_first_one_first[world0]",),
+    ),
+    Mutant(
+        "backfill-count-kept",
+        "records that a backfill has written stay counted as deferred",
+        (Edit(_DEFERRAL, "        deferred=-backfill.records,\n", "        deferred=0,\n"),),
+        (f"{_LIST}::test_a_backfill_of_a_whole_entry_takes_it_from_the_list",),
+    ),
+    Mutant(
+        "backfill-skips",
+        "a range that grows while it is read loses what the last poll had read beyond its end",
+        (Edit(_READING, "            self._go_on_at_position()\n", ""),),
+        ("tests/unit/ingestion/test_backfill_reading.py::test_a_range_that_grew_is_read_on_from_where_it_ended",),
+    ),
+    Mutant(
+        "backfill-early",
+        "deferred records are written while the level still defers such records",
+        (Edit(_BACKFILLER, "DEFERRED_FROM[self._level()] >= len(Priority)", "True"),),
+        (f"{_BACKFILL}::test_nothing_is_written_while_the_level_would_defer_it_again[world0]",),
+    ),
+    Mutant(
+        "backfill-number-low",
+        "backfilled rows carry the number of an earlier commit, so that older tokens show them",
+        (
+            Edit(
+                "src/k2/storage/backfills.py",
+                "pl.lit(seam.commit_sequence, pl.Int64)",
+                "pl.lit(seam.commit_sequence - 1, pl.Int64)",
+            ),
+        ),
+        ("tests/unit/storage/test_backfills.py::test_a_commit_in_between_gives_the_rows_a_higher_number",),
+    ),
+    Mutant(
+        "token-without-deferred",
+        "a token forgets what was deferred when it was made",
+        (Edit("src/k2/query/answering.py", "ends, deferred).to_token()", "ends).to_token()"),),
+        (f"{_DEFERRED}::test_a_token_gives_the_same_rows_before_and_after_the_backfill",),
+    ),
+    Mutant(
+        "deferred-unmarked",
+        "an answer that lacks deferred records is called complete",
+        (Edit("src/k2/query/answering.py", "        if not item.read\n", "        if item.read\n"),),
+        (f"{_DEFERRED}::test_an_answer_that_lacks_deferred_records_is_marked_with_their_ranges",),
     ),
 )

@@ -138,6 +138,26 @@ def test_nothing_is_written_while_the_level_would_defer_it_again(world):
     assert world.tables.tables["quotes"].head.seam.deferred == before
 
 
+@pytest.mark.parametrize("world", [1, 2], indirect=True)
+def test_ranges_are_written_the_first_one_first(world):
+    worker = world.start_worker()
+    world.rebalance()
+    for level in (DegradationLevel.AGGRESSIVE, DegradationLevel.CIRCUIT_BREAK):
+        world.ladder.level = level
+        world.produce(TRADES, 40)
+        run_until_ingested(world)
+    seam = world.tables.tables["trades"].head.seam
+    assert [entry.lowest_deferred_priority for entry in seam.deferred] == [2, 1]
+
+    world.ladder.level = DegradationLevel.NORMAL
+    for _ in range(60):
+        world.clock.sleep(3)
+        worker.step_writer()
+
+    assert deferred(world) == 0
+    world.check()
+
+
 @pytest.mark.parametrize("world", [1, 2, 3], indirect=True)
 def test_a_symbol_that_never_pauses_comes_back_all_the_same(world):
     world.settings = world.settings.model_copy(

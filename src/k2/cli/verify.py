@@ -135,7 +135,8 @@ def _verdict(report: AuditReport) -> str:
         found = f"lost {totals['lost']:,}, doubled {totals['doubled']:,}"
         return f"NOT SOUND: {found} (audited in {report.seconds:.1f} s){given_up}"
     pending = f"; {totals['pending']:,} offsets are not ingested yet" if totals["pending"] else ""
+    deferred = f"; {totals['deferred']:,} records are deferred, to be backfilled" if totals["deferred"] else ""
     by_counters = sum(not item.compared_with_log for item in report.partitions)
     trusted = f"; {by_counters} partitions partly by counters, since retention has passed" if by_counters else ""
-    notes = f"{given_up}{pending}{trusted}"
+    notes = f"{given_up}{deferred}{pending}{trusted}"
     return f"lost 0, doubled 0: every record below the seam is accounted for (in {report.seconds:.1f} s){notes}"

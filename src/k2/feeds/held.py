@@ -1,4 +1,4 @@
-"""What the platform already holds of a source: in the tables, and in the log above them."""
+"""What the platform already holds of a source: in the tables, and in the log from where they are complete."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from k2.feeds.bad_line_letters import line_of
 from k2.kafka.producer import partition_for
 from k2.kafka.serialization import decode_record
 from k2.schemas.instruments import INSTRUMENT_SCHEMA
+from k2.storage.deferral import complete_through
 from k2.storage.seam import LogPartition
 
 if TYPE_CHECKING:
@@ -119,9 +120,9 @@ class HeldSource:
         stored = pl.scan_parquet(self._checks.require(files)).filter(mine) if files else None
         highest = 0 if stored is None else _maximum(stored)
         log = pinned.head.log_of(topic.name)
-        seam = pinned.head.seam.next_offset(LogPartition(log.log_id, number)) if log else None
+        complete = complete_through(pinned.head.seam, LogPartition(log.log_id, number)) if log else None
         extent = self._admin.ranges(topic.name)[topic.name, number]
-        start = extent.start if seam is None else max(seam, extent.start)
+        start = extent.start if complete is None else max(complete, extent.start)
         for batch in self._read(topic.name, number, start, extent.end):
             rows = self._decoders[topic.data_type].decode(batch, log_id=0).rows
             highest = max(highest, _maximum(rows.lazy().filter(mine)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 
 from k2.common.errors import LogIdentityError, UnavailableError
-from k2.query.audit_compare import Compared, LogWindow
+from k2.query.audit_compare import Compared, LogWindow, list_problems
 from k2.query.audit_gaps import counted_gaps
 from k2.query.audit_report import AuditReport, PartitionAudit
 from k2.query.audit_sources import repeated_records
@@ -152,7 +152,7 @@ class Auditor:
             "registered: look for a writer that is not K2"
             for (log_id, number), count in stored.items()
         ]
-        return audits, problems
+        return audits, [*problems, *list_problems(record_type.name, head.seam)]
 
     def _intact(self, files: Iterable[PlannedFile]) -> list[str]:
         """Return the paths of the files; a bit flipped in a coordinate would be told as a loss."""

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from k2.common.errors import AccountingError
+from k2.storage.deferral import check_lists
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
     from k2.kafka.ports import AssignedReader, TopicPartition
-    from k2.storage.seam import PartitionSeam
+    from k2.storage.seam import PartitionSeam, Seam
 
     Numbers = NDArray[np.int64]
 
@@ -83,3 +86,11 @@ class LogWindow:
             if self._ahead or self._reader.position(*self._key) >= last:
                 return found
             offsets = self._poll(self._reader)
+
+
+def list_problems(table: str, seam: Seam) -> Iterator[str]:
+    """Tell of deferred lists that do not hold as many records as the counters say, or are out of order."""
+    try:
+        check_lists(seam)
+    except AccountingError as error:
+        yield f"market.{table}: {error}"

@@ -39,6 +39,13 @@ EXAMPLES = [
     events.ReadRecovered("poll"),
     events.Buffered("trades", 100, True),
     events.LagMeasured("trades", "market.t", 3, 42),
+    events.BackfillCommitted("trades", "market.t", 3, 90, 2, 1, 40, 0.2, 12),
+    events.BackfillFenced("trades", "another wrote it"),
+    events.BackfillFailed("trades", 3, "UnavailableError: down", 2.0),
+    events.BackfillStopped("quotes", "AccountingError: counts"),
+    events.DeferredOutstanding("trades", "market.t", 3, 40, near_retention=True),
+    events.DeferredNearRetention("trades", "market.t", 3, 40, 100, 1.5),
+    events.DeferredLost("trades", "market.t", 3, 7, 100, 200),
     events.LevelsAnnounced("failed", 2),
 ]
 
@@ -65,7 +72,10 @@ def test_every_event_is_counted_and_noted():
 
     assert value(metrics, 'k2_ingest_rows_total{table="trades"}') == [9]
     assert value(metrics, 'k2_ingest_dead_letters_total{error_class="NotFramed",table="trades"}') == [2]
-    assert value(metrics, 'k2_ingest_fenced_total{table="trades"}') == [1]
+    assert value(metrics, 'k2_ingest_fenced_total{table="trades"}') == [2]
+    assert value(metrics, 'k2_backfill_records_total{fate="rows",table="trades"}') == [90]
+    assert value(metrics, 'k2_backfill_records_total{fate="lost",table="trades"}') == [7]
+    assert value(metrics, "k2_backfill_near_retention_info{") == [1]
     assert value(metrics, 'k2_ingest_conflicts_total{table="trades"}') == [2]
     assert value(metrics, 'k2_messages_shed_total{reason="drain_time",symbol_tier="low"}') == [8]
     assert value(metrics, "k2_degradation_level ") == [2]
