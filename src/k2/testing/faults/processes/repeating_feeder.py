@@ -11,9 +11,10 @@ from k2.testing.messages import EVENT_NS, encode, trade
 
 NUMBERED: Final = frozenset(SYMBOLS[::2])
 """Symbols whose messages have numbers; the others have trade ids only."""
+_PER_SECOND: Final = 200
 _REPEATED: Final = 0.3
 _CONFLICTING: Final = 0.01
-_MISSING: Final = 0.02
+_MISSING: Final = 0.05
 _LATE: Final = 0.02
 _LATE_HELD: Final = 12
 """Late messages that wait at once: the more, the later each comes."""
@@ -24,7 +25,7 @@ class RepeatingFeeder(Feeder):
     """Three messages of ten are an earlier one once more, as another feed of the venue brings it."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:  # Any: those of Feeder
-        super().__init__(*arguments, **options)
+        super().__init__(*arguments, **{"per_second": _PER_SECOND} | options)
         self._earlier: list[dict[str, Any]] = []
         self._late: deque[dict[str, Any]] = deque()
         self._numbers: Counter[str] = Counter()

@@ -33,6 +33,7 @@ def lose_valkey(run: Run) -> None:
             harm(run, reader)
             run.injected += 1
         _go_on(run, reader)
+        run.wait("gaps to be told", lambda: len(content_of(run.tables, "gaps").rows) > _PROOF_MIN)
         run.quiesce()
         reader.follow(run.seams())
         with run.ingested_again() as undisturbed:
