@@ -227,7 +227,7 @@ OVERLOAD = (
         "backfill-out-of-order",
         "the last range of a partition's list is written first",
         (Edit("src/k2/ingestion/backfill/choosing.py", "self.held.entries[0]\n\n", "self.held.entries[-1]\n\n"),),
-        (f"{_BACKFILL}::test_ranges_are_written_the_first_one_first[world0]",),
+        (f"{_BACKFILL}::test_ranges_are_written_the_first_one_first[1]",),
     ),
     Mutant(
         "backfill-count-kept",
@@ -245,7 +245,7 @@ OVERLOAD = (
         "backfill-early",
         "deferred records are written while the level still defers such records",
         (Edit(_BACKFILLER, "DEFERRED_FROM[self._level()] >= len(Priority)", "True"),),
-        (f"{_BACKFILL}::test_nothing_is_written_while_the_level_would_defer_it_again[world0]",),
+        (f"{_BACKFILL}::test_nothing_is_written_while_the_level_would_defer_it_again[1]",),
     ),
     Mutant(
         "backfill-number-low",

@@ -120,8 +120,13 @@ class WorkerHealth:
             self._set(f"backfill:{event.table}", f"failed {event.failures} times in a row: {event.reason}")
 
     @_note.register
+    def _(self, event: events.DeferredOutstanding) -> None:
+        if not event.records:  # by whomever it was written
+            self._clear(f"backfill:{event.table}")
+
+    @_note.register
     def _(self, event: events.BackfillStopped) -> None:
-        self._set(f"backfill:{event.table}", f"deferred records are not written any more: {event.reason}")
+        self._set(f"backfill stopped:{event.table}", f"deferred records are not written any more: {event.reason}")
         log.error("backfill_stopped", **_fields(event))
 
     @_note.register

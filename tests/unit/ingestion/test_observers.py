@@ -117,6 +117,12 @@ def test_a_metric_whose_name_has_no_unit_is_refused():
         (of(events.CommitFailed), of(events.BatchCommitted), "3 failed commits in a row: disk full"),
         (of(events.TopicRefused), of(events.TopicAccepted), "created again"),
         (of(events.ReadFailed), of(events.ReadRecovered), "failed 3 times in a row: broker down"),
+        (of(events.BackfillFailed), of(events.BackfillCommitted), "UnavailableError: down"),
+        (
+            of(events.BackfillFailed),
+            events.DeferredOutstanding("trades", "market.t", 3, 0, near_retention=False),
+            "failed 3 times",
+        ),
     ],
 )
 def test_a_reason_stays_until_it_is_over(bad, good, text):

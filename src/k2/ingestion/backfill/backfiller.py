@@ -9,7 +9,7 @@ import polars as pl
 
 from k2.common import crash_points
 from k2.common.degradation import DEFERRED_FROM, DegradationLevel, Priority
-from k2.common.errors import CorruptionError, FencedError, K2Error, LogIdentityError, UnavailableError
+from k2.common.errors import AccountingError, CorruptionError, FencedError, K2Error, LogIdentityError
 from k2.common.load_shedder import LoadShedder
 from k2.common.logging import get_logger
 from k2.ingestion import events
@@ -145,10 +145,10 @@ class Backfiller:
             self._begin_again()
             self._observe(events.BackfillFenced(self._parts.table, str(error)))
             self._rest(began, is_busy=True)
-        except (UnavailableError, LogIdentityError) as error:
-            self._fail(error)
-        except K2Error as error:
+        except AccountingError as error:
             self._stop(error)
+        except K2Error as error:
+            self._fail(error)
         except Exception as error:  # the edge of the loop: whatever it is, it is begun again from the head
             log.exception("backfill_step_failed", table=self._parts.table)
             self._fail(error)
@@ -343,7 +343,7 @@ class Backfiller:
         reason = f"{type(error).__name__}: {error}"
         self._observe(events.BackfillFailed(self._parts.table, self._failures, reason, pause))
 
-    def _stop(self, error: K2Error) -> None:
+    def _stop(self, error: AccountingError) -> None:
         self._begin_again()
         self.stopped = f"{type(error).__name__}: {error}"
         self._observe(events.BackfillStopped(self._parts.table, self.stopped))
