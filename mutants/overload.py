@@ -161,7 +161,7 @@ OVERLOAD = (
         (
             Edit(
                 _DEFERRAL,
-                "            return seam_after_batch(seam, deltas, self.predicates, self.hand_overs)\n",
+                "            return seam_after_batch(seam, deltas, self.predicates)\n",
                 "            return seam.advanced(deltas)\n",
             ),
         ),

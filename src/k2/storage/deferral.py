@@ -14,7 +14,7 @@ from k2.common.errors import AccountingError, FencedError
 from k2.storage.seam import Counts, DeferredRange, LogPartition, Seam
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from k2.common.degradation import DegradationLevel
     from k2.storage.seam import PartitionDelta
@@ -153,31 +153,21 @@ class DeferredList:
 
 
 @dataclass(frozen=True, slots=True)
-class HandOver:
-    """All that a partition's list holds, written by the ingest worker together with its own batch."""
-
-    list_read: DeferredList
-    backfills: Sequence[Backfill] = field(default=())
-
-
-@dataclass(frozen=True, slots=True)
 class Deferral:
-    """What one commit does to the deferred lists: an ingest batch defers or hands over, a backfill writes a range.
+    """What one commit does to the deferred lists: an ingest batch defers, a backfill writes a range.
 
     `predicates` says by what each partition of the batch was sorted; `tier_maps` are the texts, by id, of the maps that
     they name. With `backfill`, the commit has no deltas: no offset moves.
     """
 
     predicates: Mapping[LogPartition, Predicate] = field(default_factory=dict)
-    hand_overs: Mapping[LogPartition, HandOver] = field(default_factory=dict)
     backfill: tuple[LogPartition, Backfill] | None = None
     tier_maps: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
         """Rows of the commit that had been deferred by earlier ones."""
-        found = [each.found.rows for hand_over in self.hand_overs.values() for each in hand_over.backfills]
-        return sum(found) + (self.backfill[1].found.rows if self.backfill else 0)
+        return self.backfill[1].found.rows if self.backfill else 0
 
     def seam_after(self, seam: Seam, deltas: Mapping[LogPartition, PartitionDelta]) -> Seam:
         """Return the seam after the commit.
@@ -186,7 +176,7 @@ class Deferral:
             FencedError, AccountingError: as `seam_after_batch` and `seam_after_backfill` do.
         """
         if self.backfill is None:
-            return seam_after_batch(seam, deltas, self.predicates, self.hand_overs)
+            return seam_after_batch(seam, deltas, self.predicates)
         if deltas:
             raise AccountingError(
                 f"expected no new offsets in the commit of a backfill, found some of {len(deltas)} partitions: "
@@ -213,27 +203,16 @@ def seam_after_batch(
     seam: Seam,
     deltas: Mapping[LogPartition, PartitionDelta],
     predicates: Mapping[LogPartition, Predicate],
-    hand_overs: Mapping[LogPartition, HandOver] | None = None,
 ) -> Seam:
-    """Return the seam after an ingest commit: what the batch deferred joins the lists, what was handed over leaves.
+    """Return the seam after an ingest commit: what the batch deferred joins the lists.
 
     `predicates` says by what each partition was sorted; it has none for a partition of which nothing was deferred.
 
     Raises:
-        FencedError: a list that was handed over is another by now, or a batch let records pass that a list holds back.
+        FencedError: a batch let records pass that a list holds back.
         AccountingError: counts do not add up.
     """
     after = seam.advanced(deltas)
-    for key, hand_over in (hand_overs or {}).items():
-        if DeferredList.of(seam, key) != hand_over.list_read:
-            raise FencedError(
-                f"expected the deferred list of {_where(key)} as it was read, found another: drop the batch and take "
-                "the list from the head"
-            )
-        for backfill in hand_over.backfills:
-            after = _applied(after, key, backfill)
-        if DeferredList.of(after, key).entries:
-            raise AccountingError(f"expected the whole deferred list of {_where(key)} to be written, found a rest")
     for key, delta in deltas.items():
         held = DeferredList.of(after, key)
         predicate = predicates.get(key)

@@ -11,7 +11,6 @@ from k2.common.errors import AccountingError, FencedError
 from k2.storage.deferral import (
     Backfill,
     DeferredList,
-    HandOver,
     Predicate,
     check_lists,
     predicate_of,
@@ -204,38 +203,6 @@ def test_what_the_log_has_lost_may_leave_before_the_rest_is_written() -> None:
 def test_losses_are_only_told_of_what_the_log_has_lost_or_of_an_entry_read_to_its_end() -> None:
     with pytest.raises(AccountingError, match="3 lost"):
         seam_after_backfill(ingest(EMPTY, 4, LOW), KEY, Backfill(0, 6, LOW, Counts(rows=1), log_start=5, lost=3))
-
-
-def test_the_ingest_worker_may_write_the_whole_list_with_its_own_batch() -> None:
-    seam = ingest(ingest(EMPTY, 4, LOW), 5, HIGH)
-    hand_over = HandOver(
-        DeferredList.of(seam, KEY),
-        (Backfill(0, 10, LOW, Counts(rows=4)), Backfill(10, 20, HIGH, Counts(rows=4, duplicates=1))),
-    )
-    delta = PartitionDelta(20, 30, Counts(consumed=10, rows=10))
-
-    after = seam_after_batch(seam, {KEY: delta}, {}, {KEY: hand_over})
-
-    assert entries(after) == []
-    assert after.partitions[KEY].counts == Counts(consumed=30, rows=29, duplicates=1)
-    assert (after.next_offset(KEY), after.commit_sequence) == (30, 3)
-
-
-def test_a_list_that_changed_is_not_handed_over() -> None:
-    seam = ingest(EMPTY, 4, LOW)
-    hand_over = HandOver(DeferredList.of(seam, KEY), (Backfill(0, 10, LOW, Counts(rows=4)),))
-    moved = seam_after_backfill(seam, KEY, Backfill(0, 6, LOW, Counts(rows=3)))
-
-    with pytest.raises(FencedError, match="as it was read"):
-        seam_after_batch(moved, {KEY: PartitionDelta(10, 11, Counts(1, 1))}, {}, {KEY: hand_over})
-
-
-def test_a_hand_over_leaves_no_rest() -> None:
-    seam = ingest(ingest(EMPTY, 4, LOW), 5, HIGH)
-    hand_over = HandOver(DeferredList.of(seam, KEY), (Backfill(0, 10, LOW, Counts(rows=4)),))
-
-    with pytest.raises(AccountingError, match="found a rest"):
-        seam_after_batch(seam, {KEY: PartitionDelta(20, 21, Counts(1, 1))}, {}, {KEY: hand_over})
 
 
 def test_lists_that_do_not_fit_the_counters_or_each_other_are_named() -> None:

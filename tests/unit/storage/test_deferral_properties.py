@@ -12,7 +12,6 @@ from k2.common.degradation import DegradationLevel
 from k2.storage.deferral import (
     Backfill,
     DeferredList,
-    HandOver,
     Predicate,
     check_lists,
     predicate_of,
@@ -56,24 +55,13 @@ class Overload(RuleBasedStateMachine):
         self.log += batch
 
     @precondition(lambda self: self.held.entries)
-    @rule(share=st.floats(0, 1))
-    def backfill(self, share: float) -> None:
+    @rule(share=st.floats(0, 1), only_what_is_gone=st.booleans())
+    def backfill(self, share: float, *, only_what_is_gone: bool) -> None:
         entry = self.held.entries[0]
         end = entry.start + max(1, round(share * (entry.end - entry.start)))
         if self.log_start > entry.start:
-            end = entry.end
+            end = min(self.log_start, entry.end) if only_what_is_gone else entry.end
         self.seam = seam_after_backfill(self.seam, KEY, self.read(entry, end))
-
-    @precondition(lambda self: self.held.entries)
-    @rule(batch=symbols)
-    def hand_over(self, batch: list[str]) -> None:
-        held = self.held
-        backfills = [self.read(entry, entry.end) for entry in held.entries]
-        start = len(self.log)
-        delta = PartitionDelta(start, start + len(batch), Counts(consumed=len(batch), rows=len(batch)))
-        self.seam = seam_after_batch(self.seam, {KEY: delta}, {}, {KEY: HandOver(held, backfills)})
-        self.written += range(start, start + len(batch))
-        self.log += batch
 
     @precondition(lambda self: self.log)
     @rule(share=st.floats(0, 0.3))
@@ -91,7 +79,7 @@ class Overload(RuleBasedStateMachine):
         matching = [at for at in range(entry.start, end) if matches(predicate, self.log[at])]
         found = [at for at in matching if at >= self.log_start]
         self.written += found
-        lost = entry.records - len(found) if end == entry.end and self.log_start > entry.start else 0
+        lost = len(matching) - len(found)
         self.lost.update(at for at in matching if at < self.log_start)
         return Backfill(entry.start, end, predicate, Counts(rows=len(found)), log_start=self.log_start, lost=lost)
 

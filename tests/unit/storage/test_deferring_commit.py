@@ -1,4 +1,4 @@
-"""A commit takes the deferred lists along: what it defers, what it hands over, what a backfill writes."""
+"""A commit takes the deferred lists along: what it defers, and what a backfill writes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from k2.common.errors import AccountingError, FencedError
 from k2.schemas.tier_maps import TierMap
-from k2.storage.deferral import Backfill, Deferral, DeferredList, HandOver, Predicate, check_lists
+from k2.storage.deferral import Backfill, Deferral, Predicate, check_lists
 from k2.storage.seam import Counts, LogPartition, PartitionDelta
 from k2.storage.writer import Batch
 from k2.testing.market_rows import market_rows
@@ -106,16 +106,3 @@ def test_a_backfill_moves_no_offset_of_another_partition_either(lake: LocalLake)
 
     with pytest.raises(AccountingError, match="no new offsets"):
         lake.writer().commit(dataclasses.replace(batch, deltas=moving))
-
-
-def test_a_list_handed_over_is_written_with_the_batch(lake: LocalLake) -> None:
-    held = DeferredList.of(deferring(lake, "b1", 0, 10, LOW, kept=6).seam, FIRST)
-    files = lake.writer().write_files(market_rows([6, 7, 8, 9, 10, 11]))
-    hand_over = HandOver(held, (Backfill(0, 10, LOW, Counts(rows=4)),))
-    delta = PartitionDelta(10, 12, Counts(consumed=2, rows=2))
-
-    commit = lake.writer().commit(Batch("b2", {FIRST: delta}, files, deferral=Deferral(hand_overs={FIRST: hand_over})))
-
-    assert lake.coordinates() == [(0, 0, offset) for offset in range(12)]
-    assert commit.seam.deferred == ()
-    assert commit.seam.totals() == Counts(consumed=12, rows=12)
