@@ -143,6 +143,24 @@ class GapOpened:
 
 
 @dataclass(frozen=True, slots=True)
+class NumbersDoubted:
+    """So many of a topic's messages open gaps that its numbers may run otherwise than `sequence_scope` says."""
+
+    table: str
+    topic: str
+    messages: int
+    gaps: int
+
+
+@dataclass(frozen=True, slots=True)
+class NumbersTrusted:
+    """A topic's numbers are not doubted any more."""
+
+    table: str
+    topic: str
+
+
+@dataclass(frozen=True, slots=True)
 class StreamSilent:
     """A symbol, or all of a partition (None), is silent for longer than its rhythm makes likely."""
 
@@ -307,6 +325,8 @@ Event = (
     | LinesCompared
     | SequencesWatched
     | GapOpened
+    | NumbersDoubted
+    | NumbersTrusted
     | StreamSilent
     | StreamHeard
     | ReadFailed

@@ -97,6 +97,19 @@ class WorkerHealth:
         tell("gap_opened", **_fields(event))
 
     @_note.register
+    def _(self, event: events.NumbersDoubted) -> None:
+        log.error(
+            "numbers_doubted",
+            **_fields(event),
+            advice="does each symbol of this topic count by itself? If not, its exchange's sequence_scope in "
+            "topics.yaml is wrong: set channel, or none to watch no numbers",
+        )
+
+    @_note.register
+    def _(self, event: events.NumbersTrusted) -> None:
+        log.info("numbers_trusted", **_fields(event))
+
+    @_note.register
     def _(self, event: events.StreamSilent) -> None:
         log.warning("stream_silent", **_fields(event))
 

@@ -75,6 +75,9 @@ class IngestMetrics:
             "k2_gap_numbers_total", "Numbers that gap events are about: opened, filled, lost", ["table", "event"]
         )
         self._gaps = metrics.counter("k2_gaps_total", "Gaps opened, by how large they are", ["table", "level"])
+        self._doubted = metrics.gauge(
+            "k2_sequence_doubted_info", "1 while so many gaps open in a topic that its numbers are doubted", topic
+        )
         self._lag = metrics.gauge(
             "k2_ingest_lag_records", "Offsets between the seam and the log's end", ["table", "topic", "partition"]
         )
@@ -197,6 +200,14 @@ class IngestMetrics:
     @_count.register
     def _(self, event: events.GapOpened) -> None:
         self._gaps.labels(event.table, event.level).inc()
+
+    @_count.register
+    def _(self, event: events.NumbersDoubted) -> None:
+        self._doubted.labels(event.topic).set(1)
+
+    @_count.register
+    def _(self, event: events.NumbersTrusted) -> None:
+        self._doubted.labels(event.topic).set(0)
 
     @_count.register
     def _(self, event: events.StreamSilent) -> None:

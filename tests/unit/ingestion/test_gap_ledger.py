@@ -232,6 +232,17 @@ def test_the_larger_the_gap_the_louder_it_is_told(missing, level):
     assert counted.messages == {"normal": 59, "gap": 1}
 
 
+def test_numbers_that_run_otherwise_than_by_symbol_are_told_of_once():
+    world = World(*range(1, 400, 2))
+    ledger = world.ledger(doubt_messages=50)
+
+    for start in range(0, 400, 10):
+        world.commit(ledger, start, start + 10)
+
+    [told] = [event for event in world.told if isinstance(event, events.NumbersDoubted)]
+    assert (told.topic, told.messages, 45 <= told.gaps <= 50) == (TOPIC, 50, True)
+
+
 def test_a_halt_stops_only_where_the_settings_say_so():
     world = World(*range(50, 1_050))
 

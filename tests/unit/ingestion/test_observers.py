@@ -32,6 +32,8 @@ EXAMPLES = [
     events.LinesCompared("trades", "asx", {"a": LineCounts(9, 1, 2, 3, 8, 0.5)}),
     events.SequencesWatched("trades", {"normal": 7, "gap": 1}, {"opened": 120}),
     events.GapOpened("trades", "asx", "BHP", 100, 219, "alert"),
+    events.NumbersDoubted("trades", "market.t", 1_000, 900),
+    events.NumbersTrusted("trades", "market.t"),
     events.StreamSilent("trades", "asx", 1, None, 9.0, 5.0),
     events.StreamSilent("trades", "asx", 1, "BHP", 9.0, 5.0),
     events.StreamHeard("trades", "asx", 1, "BHP", 12.0),
@@ -90,6 +92,7 @@ def test_every_event_is_counted_and_noted():
     assert value(metrics, 'k2_sequence_messages_total{kind="normal",table="trades"}') == [7]
     assert value(metrics, 'k2_gap_numbers_total{event="opened",table="trades"}') == [120]
     assert value(metrics, 'k2_gaps_total{level="alert",table="trades"}') == [1]
+    assert value(metrics, "k2_sequence_doubted_info{") == [0]
     assert value(metrics, "process_resident_memory_bytes")[0] > 0
 
 

@@ -7,21 +7,18 @@ rebuilt from them, and what is decided again after a crash writes the same event
 from __future__ import annotations
 
 import bisect
-import itertools
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import polars as pl
 
-from k2.common.errors import AccountingError, FencedError, LogIdentityError
+from k2.common.errors import FencedError, LogIdentityError
 from k2.common.logging import get_logger
-from k2.ingestion import events
 from k2.ingestion.sequences.batches import COLUMNS, Memory, observe, remembered, without_forgotten
 from k2.ingestion.sequences.filling import closed, past_memory
 from k2.ingestion.sequences.gap_frames import GapPlace, gap_frame
 from k2.ingestion.sequences.markers import NoMarkers
-from k2.ingestion.sequences.rules import GapEvent, SequenceKind
+from k2.ingestion.sequences.telling import GapTeller
 from k2.schemas.arrow import polars_schema
 from k2.schemas.records import TRADES, WrittenBy
 from k2.storage.deferral import DeferredList
@@ -31,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from k2.common.clock import Clock
+    from k2.ingestion.events import Observer
     from k2.ingestion.sequences.batches import Observation, StreamChange
     from k2.ingestion.sequences.filling import GapLog
     from k2.ingestion.sequences.markers import Marker, Markers
@@ -71,6 +69,7 @@ class Watched:
     ends: dict[LogPartition, int] = field(default_factory=dict)
     resumed: set[LogPartition] = field(default_factory=set)
     """Partitions of which nothing is left out any more."""
+    topics: dict[LogPartition, str] = field(default_factory=dict)
     gap_events: pl.DataFrame | None = None
     is_recorded: bool = False
 
@@ -87,7 +86,7 @@ class GapLedger:
         gaps: GapTable,
         settings: SequenceSettings,
         clock: Clock,
-        observer: events.Observer,
+        observer: Observer,
         log_ends: LogEnds,
         markers: Markers | None = None,
         history: GapLog | None = None,
@@ -100,7 +99,7 @@ class GapLedger:
         self._settings = settings
         self._rules = settings.rules
         self._clock = clock
-        self._observe = observer
+        self._teller = GapTeller(table, settings, observer)
         self._log_ends = log_ends
         self._markers = markers or NoMarkers()
         self._history = history
@@ -131,7 +130,7 @@ class GapLedger:
             rows = _rows(part.frames)
             memory, missed = self._memory(key, part, rows)
             seen = self._observed(memory, rows, key, part)
-            watched.seen[key], watched.ends[key] = seen, part.end
+            watched.seen[key], watched.ends[key], watched.topics[key] = seen, part.end, part.topic
             if not part.is_deferring:
                 watched.resumed.add(key)
             topic_id = logs[key.log_id].topic_id
@@ -140,7 +139,7 @@ class GapLedger:
             changes += self._filled_past_memory(seen, rows, key, part, topic_id)
         if changes:
             watched.gap_events = pl.concat(changes)
-            self._see_that_none_halts(watched.gap_events)
+            self._teller.see_that_none_halts(watched.gap_events)
         return watched
 
     def watch_quiet(self) -> None:
@@ -191,7 +190,8 @@ class GapLedger:
         for key in watched.resumed:
             self._pending_from.pop(key, None)
         if watched.seen:
-            self._tell(watched)
+            told = [(watched.topics[key], seen) for key, seen in watched.seen.items()]
+            self._teller.tell(told, watched.gap_events)
 
     def written_elsewhere(self, partitions: Iterable[LogPartition]) -> None:
         """Take note that others have written rows below the seams of partitions: memory is to be read anew.
@@ -216,10 +216,10 @@ class GapLedger:
         rows = _rows(())
         memory, missed = self._memory(key, part, rows)
         seen = self._observed(memory, rows, key, part, until_us)
-        watched = Watched({key: seen}, {key: part.end}, {key})
+        watched = Watched({key: seen}, {key: part.end}, {key}, {key: part.topic})
         if missed or seen.changes:
             watched.gap_events = self._as_events([*missed, *seen.changes], key, part, topic_id)
-            self._see_that_none_halts(watched.gap_events)
+            self._teller.see_that_none_halts(watched.gap_events)
         if missed or seen.states or seen.marker != memory.marker:
             self.record(watched)
             self.committed(watched, self._known[key].commit_sequence)
@@ -311,51 +311,9 @@ class GapLedger:
         place = GapPlace(self._table, self._scopes[part.topic], part.topic, topic_id, key)
         return gap_frame(place, changes, recorded_us=self._clock.time_ns() // 1_000, decided_offset=part.end - 1)
 
-    def _see_that_none_halts(self, gap_events: pl.DataFrame) -> None:
-        if self._settings.on_halt != "stop":
-            return
-        size = pl.col("last_missing") - pl.col("first_missing") + 1
-        large = gap_events.filter(pl.col("event") == GapEvent.OPENED, size >= self._settings.halt_missing_min)
-        if large.height:
-            gap = large.row(0, named=True)
-            raise AccountingError(
-                f"{self._table}, {gap['exchange']} {gap['symbol'] or gap['channel']}: numbers {gap['gap_first']:,} to "
-                f"{gap['gap_last']:,} are missing before offset {gap['log_offset']:,} of partition "
-                f"{gap['log_partition']}; the settings say to stop at such a gap. To go on with the gap recorded, set "
-                "K2_INGESTION__SEQUENCES__ON_HALT=alert"
-            )
-
-    def _tell(self, watched: Watched) -> None:
-        by_kind = Counter(event.decision.kind for seen in watched.seen.values() for event in seen.events)
-        messages = sum(seen.messages for seen in watched.seen.values())
-        by_kind[SequenceKind.NORMAL] = messages - by_kind.total()
-        numbers: Counter[str] = Counter()
-        gaps: list[events.GapOpened] = []
-        for event, exchange, symbol, channel, first, last in (
-            () if watched.gap_events is None else watched.gap_events.select(_TOLD).iter_rows()
-        ):
-            numbers[event] += last - first + 1
-            if event == GapEvent.OPENED:
-                level = self._level(last - first + 1)
-                gaps.append(events.GapOpened(self._table, exchange, symbol or channel, first, last, level))
-        kinds = {kind.value: count for kind, count in by_kind.items()}
-        self._observe(events.SequencesWatched(self._table, kinds, dict(numbers)))
-        for gap in itertools.islice((gap for gap in gaps if gap.level), _TOLD_MAX):
-            self._observe(gap)
-
-    def _level(self, missing: int) -> str:
-        """Return how loudly a gap of so many numbers is told."""
-        settings = self._settings
-        thresholds = (("halt", settings.halt_missing_min), ("alert", settings.alert_missing_min),
-                      ("log", settings.log_missing_min))  # fmt: skip
-        return next((level for level, least in thresholds if missing >= least), "")
-
 
 _ROW_TYPES = polars_schema(TRADES)
 _REBUILT = (*COLUMNS, "written_by")
-_TOLD = ("event", "exchange", "symbol", "channel", "first_missing", "last_missing")
-_TOLD_MAX = 100
-"""Gaps of one batch that are told one by one; the counts are of all."""
 
 
 def _after(markers: Sequence[Marker], offset: int) -> Sequence[Marker]:

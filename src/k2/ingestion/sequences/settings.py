@@ -53,6 +53,16 @@ class SequenceSettings(BaseModel):
     log_missing_min: int = Field(default=10, gt=0, description="Missing numbers from which on a gap is logged")
     alert_missing_min: int = Field(default=100, gt=0, description="Missing numbers from which on a gap is an alert")
     halt_missing_min: int = Field(default=1_000, gt=0, description="Missing numbers from which on a gap may halt")
+    doubt_messages: int = Field(
+        default=1_000,
+        gt=0,
+        description="Messages of a topic after which it is judged whether too many numbers miss",
+    )
+    doubt_gaps_ratio: float = Field(
+        default=0.2,
+        gt=0,
+        description="Gaps a message from which on a topic's numbers are doubted: its sequence_scope may be wrong",
+    )
     on_halt: Literal["alert", "stop"] = Field(
         default="alert",
         description="What a gap of halt_missing_min does: alert, or stop the table until it is looked at",
