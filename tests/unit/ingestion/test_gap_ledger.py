@@ -85,9 +85,9 @@ def test_a_gap_is_written_once_its_window_is_over():
     world = World(10, 11)
     ledger = world.ledger()
 
-    world.commit(ledger, 0, 13)
+    world.commit(ledger, 0, 14)
     before = world.gaps()
-    world.commit(ledger, 13, 20)
+    world.commit(ledger, 14, 15)
 
     assert (before, world.gaps()) == ([], [("opened", 10, 11)])
 
