@@ -1,19 +1,26 @@
-"""Overload: simulated traces against the ladder and against fixed lag thresholds; what one check and one batch cost.
+"""Overload: simulated traces against the ladder and against fixed lag thresholds; what checks, batches, ingest cost.
 
-The traces have no clock and come out the same everywhere. Costs are CPU time of this process, the least of some rounds.
+The traces have no clock and come out the same everywhere. Costs are CPU time, the least of some rounds.
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import timeit
 from functools import partial
+from pathlib import Path
+from statistics import median
 from time import process_time
 from typing import TYPE_CHECKING
 
 from benchmarks.report import Figure
+from benchmarks.services import fill, services
 from k2.common.circuit_breaker import CircuitBreaker
 from k2.common.degradation import DegradationLevel, Load
 from k2.common.load_shedder import LoadShedder, TieredPriorities
+from k2.schemas.tier_maps import TierMap
 from k2.testing.overload_traces import TRACES
 from k2.testing.simulated_overload import fixed_lag_settings, run_trace
 
@@ -25,6 +32,12 @@ if TYPE_CHECKING:
 SYMBOLS = tuple(f"S{number:03}" for number in range(500))
 KEYS = 20_000
 CHECKS = 20_000
+GOAL_INGEST = 0.98
+NEVER_OVERLOADED = {
+    f"K2_DEGRADATION__THRESHOLDS__{name}_{measure}": str(number * 10**12)
+    for number, name in enumerate(("SOFT", "GRACEFUL", "AGGRESSIVE", "CIRCUIT_BREAK"), start=1)
+    for measure in ("LAG_RECORDS", "DRAIN_SECONDS")
+}
 DRAIN_GOALS = ("10x spike", "hot partition", "sink collapse")
 
 
@@ -36,7 +49,7 @@ def measure(*, quick: bool) -> list[Figure]:
         fixed = run_trace(trace, fixed_lag_only=True, settings=fixed_lag_settings())
         figures += _figures(f"{trace.name}, fixed lag", fixed, aimed=False)
     rounds = 3 if quick else 20
-    return [*figures, *_checks(rounds), *_batches(rounds)]
+    return [*figures, *_checks(rounds), *_batches(rounds), *_ingest_figures(quick=quick)]
 
 
 def _figures(name: str, outcome: Outcome, *, aimed: bool) -> list[Figure]:
@@ -95,3 +108,68 @@ def _batches(rounds: int) -> list[Figure]:
             )
         )
     return figures
+
+
+def _ingest_figures(*, quick: bool) -> list[Figure]:
+    """Ingest one topic with the ladder at NORMAL and without it, in turns; CPU time of the whole process counts."""
+    records, rounds = (500_000, 2) if quick else (2_000_000, 5)
+    with services() as settings:
+        topic = fill(settings, records)
+        tiers = settings.data_dir / "tiers.json"
+        tiers.write_text(TierMap.of(SYMBOLS[:20], SYMBOLS[20:100]).to_json())
+        _ingest_seconds(settings.data_dir, topic, "warm-up", tiers)
+        pairs = []
+        for number in range(rounds):
+            without = _ingest_seconds(settings.data_dir, topic, f"without-{number}", tiers)
+            pairs.append((without, _ingest_seconds(settings.data_dir, topic, f"with-{number}", tiers)))
+    ratio = median(without / laddered for without, laddered in pairs)
+    seconds = median(laddered for _, laddered in pairs) * 1e6 / records
+    return [
+        Figure("ingest with the ladder: CPU time a million records, median", seconds, "s"),
+        Figure(
+            "ingest with the ladder at NORMAL / without it, by CPU time, median of rounds", ratio, "ratio",
+            f"at least {GOAL_INGEST}", ratio >= GOAL_INGEST,
+        ),
+    ]  # fmt: skip
+
+
+def _ingest_seconds(data_dir: Path, topic: str, name: str, tiers: Path) -> float:
+    """Return the CPU time of a worker that ingests the topic into tables of its own."""
+    place = data_dir / name
+    place.mkdir()
+    tables = {"K2_CATALOG__URI": f"sqlite:///{place}/catalog.db", "K2_CATALOG__WAREHOUSE": place.as_uri()}
+    environment = {
+        **os.environ, **NEVER_OVERLOADED, **tables, "K2_DATA_DIR": str(data_dir), "POLARS_MAX_THREADS": "2",
+        "K2_DEGRADATION__TIERS_FILE": str(tiers),
+    }  # fmt: skip
+    ended = subprocess.run(
+        [sys.executable, "-m", "benchmarks.overload", name.partition("-")[0], topic],
+        env=environment, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if ended.returncode != 0:
+        raise RuntimeError(ended.stderr)
+    return float(ended.stdout.split()[-1])
+
+
+def _ingest(kind: str, topic: str) -> float:
+    """Return the CPU time from the worker's start to its end."""
+    from k2 import bootstrap  # noqa: PLC0415
+    from k2.bootstrap import overload  # noqa: PLC0415
+    from k2.ingestion.memory import prepare_process  # noqa: PLC0415
+    from k2.ingestion.overload.parts import OverloadParts  # noqa: PLC0415
+    from k2.settings import load_settings  # noqa: PLC0415
+
+    settings = load_settings()
+    if kind == "without":
+        overload.overload_parts = lambda *_arguments, **_named: OverloadParts()
+    worker = bootstrap.ingest_worker(settings, observer=lambda _event: None)
+    prepare_process()
+    ends = {key: found.end for key, found in bootstrap.log_admin(settings).ranges(topic).items()}
+    began = process_time()
+    if not worker.run_until(ends, timeout_seconds=300):
+        raise RuntimeError("the topic was not ingested within 300 s")
+    return process_time() - began
+
+
+if __name__ == "__main__":
+    print(_ingest(sys.argv[1], sys.argv[2]))

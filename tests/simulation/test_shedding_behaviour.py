@@ -11,6 +11,7 @@ from k2.common.settings import DegradationSettings
 from k2.ingestion import events
 from k2.ingestion.overload.ladder import WorkerLadder
 from k2.ingestion.overload.parts import OverloadParts
+from k2.ingestion.overload.spilling import NoSpill, Spill
 from k2.storage.deferral import DeferredList
 from k2.storage.seam import LogPartition
 from k2.testing.simulated_ingest import TOPICS
@@ -18,6 +19,7 @@ from k2.testing.simulated_shedding import SYMBOLS, SimulatedShedding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from k2.ingestion.duplicates.deduplicator import Part
     from k2.testing.simulated_ingest import SimulatedWorker
@@ -36,12 +38,13 @@ class World(SimulatedShedding):
             update={"commit_rows_max": 1_000, "buffer_bytes_max": 10_000, "decode_messages_max": 100}
         )
         self.real: WorkerLadder | None = None
+        self.spill: Spill | NoSpill = NoSpill()
         self.shown: list[str] = []
         self.skipped_batches = 0
         self.watchers.append(self)
 
     def overload(self) -> OverloadParts:
-        return super().overload() if self.real is None else OverloadParts(self.real, tiers=self.tiers)
+        return OverloadParts(self.real or self.ladder, tiers=self.tiers, spill=self.spill)
 
     def batch_messages(self) -> int:
         return 100
@@ -207,6 +210,45 @@ def test_optional_statistics_are_skipped_from_soft_on(world: World, level: Degra
     world.commit(worker)
 
     assert (len(world.shown), world.skipped_batches) == (shown, 1 - shown)
+
+
+@pytest.mark.parametrize(
+    ("level", "is_short", "moved"), [(AGGRESSIVE, True, 1), (AGGRESSIVE, False, 0), (GRACEFUL, True, 0)]
+)
+def test_what_waits_goes_to_disk_from_aggressive_on_where_memory_is_short(
+    world: World, tmp_path: Path, level: DegradationLevel, is_short: bool, moved: int
+) -> None:
+    world.spill = Spill(tmp_path / "spill", bytes_max=2**20, clock=world.clock, release=lambda: None)
+    worker = world.start()
+    world.ladder.level, world.ladder.is_short = level, is_short
+    world.send("A", "B")
+    world.decode(worker)
+    on_disk = int(world.spill.nbytes > 0)
+
+    world.commit(worker)
+
+    assert on_disk == moved
+    assert world.offsets == [0, 1]
+
+
+def test_what_waits_for_a_slow_sink_goes_to_disk(world: World, tmp_path: Path) -> None:
+    world.spill = Spill(tmp_path / "spill", bytes_max=2**20, clock=world.clock, release=lambda: None)
+    worker = world.start()
+    lane = worker.worker.writer_loop.lanes["trades"]
+    world.ladder.level = AGGRESSIVE
+    world.faults.before_commit = lambda: True
+    world.send("A")
+    world.commit(worker)
+    world.send("A")
+    world.decode(worker)
+    fresh = world.spill.nbytes
+
+    world.clock.sleep(6)
+    full = lane.wants_chunks()
+    world.decode(worker)
+
+    assert (fresh, full) == (0, False)
+    assert world.spill.nbytes > 0
 
 
 def test_a_failing_sink_pauses_reading_and_goes_on_by_itself(world: World) -> None:

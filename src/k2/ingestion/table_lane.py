@@ -138,9 +138,7 @@ class TableLane:
     def _due_at(self) -> float:
         if self._prepared and self._prepared.written and not self._prepared.written.done():
             return math.inf  # the file writer nudges when it is done
-        if self._prepared or self._waiting:
-            return self._retry_at
-        if self._is_full():
+        if self._prepared or self._waiting or self._is_full():
             return self._retry_at
         return max(self._retry_at, self._pending.oldest_arrival + self._interval_seconds)
 
@@ -167,6 +165,7 @@ class TableLane:
         """Do what is due: decode again what failed, commit what is old or large enough."""
         if not self.stopped:
             self._watch_quiet()
+            self._relieve()
         if self.stopped or self.is_idle or self._clock.monotonic() < self._due_at():
             return
         if self._prepared is None:
@@ -217,12 +216,17 @@ class TableLane:
     def _decode_waiting(self) -> None:
         if any(chunk.log.log_id not in self._logs for chunk in self._waiting):  # a log registered since the last look
             self._learn(self._heads.head(self.table))
-        blocks = joined(self._waiting, records_max=self._settings.decode_messages_max)
-        self._waiting = blocks
+        self._waiting = joined(self._waiting, records_max=self._settings.decode_messages_max)
         while self._waiting and not self._is_cut:
             if self._decode(self._waiting[0]):
                 self._waiting.pop(0)
-        if self._ladder.level >= DegradationLevel.AGGRESSIVE:
+        self._relieve()
+
+    def _relieve(self) -> None:
+        """Give back the memory of what has to wait, where the level and a slow sink or short memory ask for it."""
+        if self._ladder.level >= DegradationLevel.AGGRESSIVE and (
+            self._ladder.is_short_of_memory() or self._is_overdue()
+        ):
             self._spill.relieve(self._pending)
 
     def _decode(self, chunk: Chunk) -> bool:
@@ -239,14 +243,8 @@ class TableLane:
             return False
         found = self._shedding.sort(chunk, predicate)
         decoded = self._decoder.decode(found.batch, log_id=chunk.log.log_id)
-        self._pending.add(
-            chunk,
-            decoded,
-            at=self._clock.monotonic(),
-            nbytes=found.batch.nbytes,
-            predicate=predicate,
-            shed=found.shed,
-        )
+        now, nbytes = self._clock.monotonic(), found.batch.nbytes
+        self._pending.add(chunk, decoded, at=now, nbytes=nbytes, predicate=predicate, shed=found.shed)
         crash_points.reached("after_decode")
         return True
 

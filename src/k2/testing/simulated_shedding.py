@@ -36,6 +36,11 @@ class ForcedLadder(NoLadder):
         self.level = DegradationLevel.NORMAL
         self.reason = "forced"
         self.is_paused = False
+        self.is_short = False
+
+    def is_short_of_memory(self) -> bool:
+        """Say whether it was told so."""
+        return self.is_short
 
     def must_pause(self) -> bool:
         """Say whether it was told so."""

@@ -122,6 +122,7 @@ def test_memory_decides_as_well_and_pauses_once_it_is_out() -> None:
     world.memory.share = 91.0
     assert world.go(0.2)[-1] is AGGRESSIVE
     assert not world.ladder.must_pause()
+    assert world.ladder.is_short_of_memory()
 
     world.memory.share = 96.0
     assert world.go(0.2)[-1] is CIRCUIT_BREAK
@@ -141,6 +142,7 @@ def test_a_drill_is_a_floor_that_is_gone_with_it() -> None:
     world = World()
     world.want(GRACEFUL)
     assert world.go(0.2)[-1] is GRACEFUL
+    assert world.ladder.is_short_of_memory()
 
     world.want(None)
     assert world.go(0.2)[-1] is NORMAL
@@ -159,6 +161,7 @@ def test_a_drill_never_lowers_the_level() -> None:
 
     assert world.go(0.5)[-1] is AGGRESSIVE
     assert not world.announced[-1].drill
+    assert not world.ladder.is_short_of_memory()
 
 
 def test_the_level_is_announced_at_each_change_and_now_and_then() -> None:
@@ -250,6 +253,7 @@ def test_without_a_ladder_nothing_is_ever_held_up() -> None:
     assert (ladder.level, ladder.reason) == (NORMAL, "")
     assert ladder.may_try_sink()
     assert not ladder.must_pause()
+    assert not ladder.is_short_of_memory()
 
 
 def down() -> None:

@@ -50,6 +50,10 @@ class Ladder(Protocol):
         """Say whether reading pauses: only while the sink fails or memory is out."""
         ...
 
+    def is_short_of_memory(self) -> bool:
+        """Say whether memory is worth more than the time to put on disk what is in it."""
+        ...
+
     def may_try_sink(self) -> bool:
         """Say whether a commit may be tried now; once one failed, one at a time is, after a pause."""
         ...
@@ -78,6 +82,10 @@ class NoLadder:
 
     def must_pause(self) -> bool:
         """Never pause."""
+        return False
+
+    def is_short_of_memory(self) -> bool:
+        """Never be short."""
         return False
 
     def may_try_sink(self) -> bool:
@@ -195,6 +203,11 @@ class WorkerLadder:
     def must_pause(self) -> bool:
         """Say whether reading pauses; see Ladder."""
         return self.breaker.should_pause_partitions()
+
+    def is_short_of_memory(self) -> bool:
+        """Say so from where memory would ask for a level by itself, and during a drill, which is to show it."""
+        is_drill = self._floor > self.breaker.level
+        return is_drill or self._load.memory_percent >= self.breaker.thresholds.soft_memory_percent
 
     def may_try_sink(self) -> bool:
         """Say whether a commit may be tried now; see Ladder."""
