@@ -190,7 +190,15 @@ def _state(certificate: dict[str, Any]) -> str:
     cut = "cut by --limit, " if certificate["truncated"] else ""
     amended = "".join(f"{certificate[name]:,} {name}, " for name in ("cancelled", "corrected") if certificate.get(name))
     complete = "complete" if certificate["complete"] else "NOT complete: " + "; ".join(certificate["reasons"])
-    return f"{cut}{amended}{complete}{freshness(certificate['newest_record_age_seconds'])}"
+    return f"{cut}{amended}{_behind(certificate)}{complete}{freshness(certificate['newest_record_age_seconds'])}"
+
+
+def _behind(certificate: dict[str, Any]) -> str:
+    """Return how far behind the log an answer is that ends before it; nothing of one that does not."""
+    if not certificate.get("stale"):
+        return ""
+    seconds = certificate["staleness_seconds"]
+    return "stale, " if seconds is None else f"stale (up to {seconds:,.1f} s behind the log), "
 
 
 def _width(names: Sequence[str], rows: Sequence[Sequence[str]]) -> int:

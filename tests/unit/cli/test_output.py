@@ -50,3 +50,17 @@ def test_other_tables_than_answers_begin_with_their_first_row(capsys: pytest.Cap
 
     assert lines[1].strip() == "S0"
     assert lines[-1].startswith("the first 40 of 50 rows")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(None, "stale, NOT complete"), (12.34, "stale (up to 12.3 s behind the log), NOT complete")]
+)
+def test_an_answer_that_ends_before_the_log_says_how_far(
+    capsys: pytest.CaptureFixture[str], seconds: float | None, said: str
+) -> None:
+    counts = {"rows": 1, "rows_from_table": 1, "rows_from_log": 0, "newest_record_age_seconds": 1.0}
+    state = {"complete": False, "reasons": ["no log"], "truncated": False, "stale": True, "staleness_seconds": seconds}
+
+    output.write(pa.table({"symbol": ["BHP"]}), counts | state, "table", None)
+
+    assert said in " ".join(capsys.readouterr().out.split())
