@@ -87,7 +87,7 @@ def create_app(
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.add_middleware(Frame, settings=settings, clock=clock, observe=measures.observe)
+    app.add_middleware(Frame, settings=settings, clock=clock, observe=measures.observe, crowded=turns.crowded)
     _add_errors(app)
     app.include_router(health_routes(engine, turns, level, measures, unready))
     app.include_router(record_routes(asking), dependencies=[Depends(authorized)])

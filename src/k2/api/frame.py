@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 
-from k2.api.problems import HttpProblemError, problem
+from k2.api.problems import HttpProblemError, problem, problem_of
 from k2.common.logging import get_logger
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from k2.api.settings import ApiSettings
     from k2.common.clock import Clock
+    from k2.common.errors import K2Error
 
 log = get_logger(__name__)
 
@@ -28,6 +29,7 @@ QUIET_ROUTES: Final = frozenset({"/livez", "/readyz", "/metrics"})
 """Asked every few seconds by machines; their audit events would bury the others."""
 HEALTH_ROUTES: Final = QUIET_ROUTES | {"/health"}
 """Answered however busy the API is."""
+_QUESTIONS: Final = "/v1/"
 _GONE: Final = 499
 
 
@@ -47,12 +49,22 @@ class Exchange:
 
 
 class Frame:
-    """ASGI middleware; `observe` is told of each exchange once it is over."""
+    """ASGI middleware; `observe` is told of each exchange once it is over.
+
+    `crowded` returns why no question could be answered or wait now, if that is so.
+    """
 
     def __init__(
-        self, app: ASGIApp, *, settings: ApiSettings, clock: Clock, observe: Callable[[Exchange], None]
+        self,
+        app: ASGIApp,
+        *,
+        settings: ApiSettings,
+        clock: Clock,
+        observe: Callable[[Exchange], None],
+        crowded: Callable[[], K2Error | None],
     ) -> None:
         self._app = app
+        self._crowded = crowded
         self._settings = settings
         self._clock = clock
         self._observe = observe
@@ -78,11 +90,15 @@ class Frame:
             self._audit(scope, exchange, state["request_id"])
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refused = _refused(Request(scope), self._settings)
-        if refused is None:
-            await self._app(scope, receive, send)
+        request = Request(scope)
+        refused = _refused(request, self._settings)
+        if refused is not None:
+            await problem(request, refused)(scope, receive, send)
+        elif request.url.path.startswith(_QUESTIONS) and (crowded := self._crowded()) is not None:
+            # Before the question is looked at: else refusing many would keep the loop from answering health.
+            await problem_of(request, crowded)(scope, receive, send)
         else:
-            await problem(Request(scope), refused)(scope, receive, send)
+            await self._app(scope, receive, send)
 
     def _capped(self, receive: Receive) -> Receive:
         left = self._settings.body_bytes_max

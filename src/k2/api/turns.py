@@ -100,6 +100,10 @@ class Turns:
                 "answer_time",
             ) from None
 
+    def crowded(self) -> OverloadedError | None:
+        """Return the refusal of whatever question came now, where none could run or wait; None where one could."""
+        return self._full() if self._line.is_shut and not self._callable() else None
+
     async def stream(self, first: bytes, rest: Iterator[bytes]) -> AsyncIterator[bytes]:
         """Give the parts one by one; each of the rest is made on a thread, when the one before it has been sent."""
         loop = asyncio.get_running_loop()

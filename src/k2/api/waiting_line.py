@@ -34,6 +34,11 @@ class WaitingLine(Generic[T]):
         self._waiting[weight][who] = None
         return gone
 
+    @property
+    def is_shut(self) -> bool:
+        """Say whether nobody could join now: it is full, and no heavy one would go."""
+        return len(self) >= self._places_max and not self._waiting[Weight.HEAVY]
+
     def leave(self, who: T) -> bool:
         """Give the place up; False if there was none."""
         for waiting in self._waiting.values():

@@ -17,6 +17,7 @@ from k2.api.frame import Exchange, Frame
 from k2.api.keys import ApiKey
 from k2.api.settings import ApiSettings
 from k2.common.clock import SystemClock
+from k2.common.errors import K2Error, OverloadedError
 from k2.testing.fake_engine import FakeEngine
 from k2.testing.market_rows import START_NS, market_rows
 
@@ -83,7 +84,12 @@ def scope(path: str = "/") -> Scope:
 
 
 def framed(app: Any, seen: list[Exchange], **settings: Any) -> Frame:
-    return Frame(app, settings=ApiSettings(**settings), clock=SystemClock(), observe=seen.append)
+    return framed_while(None, app, seen, **settings)
+
+
+def framed_while(crowded: K2Error | None, app: Any, seen: list[Exchange], **settings: Any) -> Frame:
+    made = ApiSettings(**settings)
+    return Frame(app, settings=made, clock=SystemClock(), observe=seen.append, crowded=lambda: crowded)
 
 
 async def nothing_more() -> Message:
@@ -105,6 +111,26 @@ def test_a_client_that_takes_nothing_is_given_up_after_the_limit() -> None:
     asyncio.run(framed(endless, seen, send_seconds_max=0.01)(scope(), nothing_more, stuck))
 
     assert [(exchange.stalled, exchange.finished) for exchange in seen] == [(True, False)]
+
+
+@pytest.mark.parametrize(("path", "status"), [("/v1/trades", 503), ("/livez", 200), ("/health", 200)])
+def test_while_no_question_could_wait_they_are_refused_before_they_are_looked_at_and_health_is_answered(
+    path: str, status: int
+) -> None:
+    sent: list[Message] = []
+
+    async def well(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    crowded = OverloadedError("full", dependency="api", retry_after_seconds=3, reason="queue_full")
+    asyncio.run(framed_while(crowded, well, [])(scope(path), nothing_more, send))
+
+    assert sent[0]["status"] == status
+    assert ((b"retry-after", b"3") in sent[0]["headers"]) == (status == 503)
 
 
 def test_an_error_in_the_middle_of_an_answer_cuts_it_short() -> None:

@@ -231,6 +231,24 @@ def test_a_light_question_takes_the_place_of_the_youngest_heavy_one_in_a_full_li
     asyncio.run(scene())
 
 
+@pytest.mark.parametrize(("waiting", "is_crowded"), [(None, False), (Weight.HEAVY, False), (Weight.LIGHT, True)])
+def test_it_is_crowded_once_not_even_a_light_question_could_wait(waiting: Weight | None, is_crowded: bool) -> None:
+    async def scene() -> None:
+        scene = Scene(turns_of(queue_max=1))
+        await scene.ask("running", Weight.LIGHT)
+        if waiting is not None:
+            await scene.ask("waiting", waiting)
+
+        assert (scene.turns.crowded() is not None) == is_crowded
+
+        for name in list(scene.gates):
+            await scene.let_go(name)
+        assert scene.turns.crowded() is None
+        scene.close()
+
+    asyncio.run(scene())
+
+
 def test_heavy_questions_take_half_of_the_turns_and_leave_the_rest_to_light_ones() -> None:
     async def scene() -> None:
         scene = Scene(turns_of(concurrency_max=8, queue_max=8))  # begins with 4 at once
