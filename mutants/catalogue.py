@@ -6,6 +6,7 @@ from mutants.amendments import AMENDMENTS
 from mutants.api import API
 from mutants.duplicates import DUPLICATES
 from mutants.edits import Edit, Mutant
+from mutants.feeds import FEEDS
 from mutants.gaps import GAPS
 from mutants.overload import OVERLOAD
 
@@ -292,4 +293,5 @@ MUTANTS = (
     *AMENDMENTS,
     *DUPLICATES,
     *GAPS,
+    *FEEDS,
 )
