@@ -120,10 +120,10 @@ class Reference:
         self._at[symbol] = offset
         self._pass_time()
 
-    def mark(self, symbol: str, last: int, day: int) -> None:
-        """Take a marker, logged right after the last message."""
+    def mark(self, symbol: str, last: int, day: int, ms: int) -> None:
+        """Take a marker, logged at `ms` right after the last message; a duplicate there moved no clock."""
         if self._day.get(symbol) == day and last > self._front[symbol]:
-            self._miss(symbol, last, self._at[symbol], self._count[symbol])
+            self._miss(symbol, last, self._at[symbol], self._count[symbol], ms)
             self._front[symbol] = last
 
     def end(self, ms: int) -> None:
@@ -131,11 +131,11 @@ class Reference:
         self._clock = ms
         self._pass_time()
 
-    def _miss(self, symbol: str, last: int, offset: int, count: int) -> None:
+    def _miss(self, symbol: str, last: int, offset: int, count: int, ms: int = 0) -> None:
         for absent in range(self._front[symbol] + 1, last + 1):
             key = symbol, self._day[symbol], absent
             self._missing.add(key)
-            self._waiting[key] = offset, self._clock, count
+            self._waiting[key] = offset, max(self._clock, ms), count
 
     def _fill(self, key: Key, offset: int) -> None:
         if key in self._opened:
@@ -289,4 +289,4 @@ class SimulatedGapLedger(SimulatedDuplicates):
 
 def _mark(name: str, stream: Stream, ms: int, said: list[Marker], reference: Reference) -> None:
     said.append(Marker(name, stream.number, stream.day, ms * 1_000, len(said)))
-    reference.mark(name, stream.number, stream.day)
+    reference.mark(name, stream.number, stream.day, ms)
