@@ -22,6 +22,7 @@ from k2.cli import (
     queries,
     replay,
     serve,
+    tiers,
     topics,
     verify,
 )
@@ -55,7 +56,8 @@ def root(
 
 
 for _area in (
-    platform, topics, feeds, replay, ingest, lines, serve, queries, gaps, verify, maintain, drill, dlq, offsets, backup,
+    platform, topics, feeds, replay, ingest, lines, serve, queries, gaps, verify, maintain, drill, tiers, dlq, offsets,
+    backup,
 ):  # fmt: skip
     _area.register(app)
 
