@@ -31,7 +31,10 @@ def market_rows(
     step_ns: int = 1_000_000,
     commit_sequence: int = 1,
 ) -> pl.DataFrame:
-    """Return one row an offset: its event is `offset * step_ns` after `start_ns`, symbols take turns."""
+    """Return one row an offset: its event is `offset * step_ns` after `start_ns`, symbols take turns.
+
+    Each symbol has numbers of its own, without a gap where the offsets have none; the source counts across all.
+    """
     offset = pl.Series("log_offset", list(offsets), dtype=pl.Int64)
     frame = pl.DataFrame({"log_offset": offset}).with_columns(ts_event_ns=start_ns + pl.col("log_offset") * step_ns)
     known: dict[str, pl.Expr | pl.Series] = {
@@ -42,7 +45,7 @@ def market_rows(
         "action": pl.lit("NEW"),
         "source": pl.lit("test"),
         "source_sequence": pl.col("log_offset"),
-        "sequence": pl.col("log_offset"),
+        "sequence": pl.col("log_offset") // len(symbols),
         "ts_event": pl.from_epoch(pl.col("ts_event_ns") // 1_000, time_unit="us").dt.replace_time_zone("UTC"),
         "ts_log": pl.lit(dt.datetime(2026, 1, 2, tzinfo=dt.UTC)),
         "log_id": pl.lit(log_id),

@@ -70,7 +70,7 @@ def test_stored_records_are_dropped_and_new_ones_kept_with_or_without_memory(lak
 
 
 def test_other_content_is_kept_and_told(lake):
-    price = pl.when(pl.col("sequence") == 3).then(99).otherwise("price").cast(pl.Decimal(28, 12))
+    price = pl.when(pl.col("source_sequence") == 3).then(99).otherwise("price").cast(pl.Decimal(28, 12))
 
     found = deduplicator(lake).decide(part(range(5), price=price))[AT]
 
