@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from k2.common.degradation import Priority
 from k2.feeds.channel import Channel
 from k2.feeds.held import HeldSource
 from k2.feeds.settings import FeedSettings
@@ -14,6 +15,7 @@ from k2.kafka.decoding import Decoder
 from k2.kafka.registry import CachedSchemas
 from k2.kafka.topics import TopicCatalog
 from k2.schemas.records import RECORD_TYPES
+from k2.storage.deferral import Predicate, seam_after_batch
 from k2.storage.file_checks import FileChecks
 from k2.storage.planning import PinnedSnapshot, PlannedFile
 from k2.storage.seam import Counts, LogPartition, PartitionDelta, Seam
@@ -78,8 +80,8 @@ class FeedWorld:
         """Return the bytes of a topic's messages, partition after partition."""
         return [message.value for message in self.log.messages(self._topic(data_type))]
 
-    def ingest(self, data_type: str) -> None:
-        """Move all that the log holds above the seam into a file of the table."""
+    def ingest(self, data_type: str, *, deferred: bool = False) -> None:
+        """Move all that the log holds above the seam into a file of the table, or put it off."""
         name, head = self._topic(data_type), self._heads[data_type]
         if not head.logs:
             starts = dict.fromkeys(range(len(self.log.topics[name].partitions)), 0)
@@ -89,7 +91,10 @@ class FeedWorld:
         for number, end, rows in self._decoded(data_type, from_seam=True, seam=seam):
             at = LogPartition(0, number)
             start = seam.next_offset(at) or 0
-            if end > start:
+            if end > start and deferred:
+                delta = PartitionDelta(start, end, Counts(consumed=len(rows), deferred=len(rows)))
+                seam = seam_after_batch(seam, {at: delta}, {at: Predicate("map", Priority.LOW)})
+            elif end > start:
                 counts = Counts(consumed=len(rows), rows=len(rows))
                 seam = seam.advanced({at: PartitionDelta(start, end, counts)})
                 frames.append(rows)

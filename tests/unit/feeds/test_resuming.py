@@ -78,6 +78,18 @@ def test_the_same_run_played_again_adds_nothing(tmp_path: Path, ingested: bool) 
     assert outlet.left_out == again.total == first.total
 
 
+def test_a_run_whose_records_are_deferred_adds_nothing_when_it_is_played_again(tmp_path: Path) -> None:
+    world = FeedWorld(tmp_path, "sim")
+    run_of(world.channel)
+    for name in RECORD_TYPES:
+        world.ingest(name, deferred=True)
+    before = {name: world.values(name) for name in RECORD_TYPES}
+
+    run_of(outlet_of(world))
+
+    assert {name: world.values(name) for name in RECORD_TYPES} == before
+
+
 @pytest.mark.parametrize("ingested", [False, True], ids=["still in the log", "in the table"])
 def test_an_interrupted_run_is_completed_byte_for_byte(tmp_path: Path, ingested: bool) -> None:
     world, whole = FeedWorld(tmp_path, "sim"), FeedWorld(tmp_path, "sim")
