@@ -230,6 +230,15 @@ def test_a_backfill_between_two_commits_is_seen_at_the_second() -> None:
     assert world.shedding.committed(head(entry(100, 120, 2, records=3)).seam, pending) == {KEY: 4}
 
 
+def test_a_list_that_others_began_and_shortened_between_two_looks_is_told_as_well() -> None:
+    world = World()
+    world.shedding.learn(head(sequence=5))
+
+    changed = world.shedding.backfilled(head(entry(16, 17, 2, records=1), sequence=14).seam)
+
+    assert changed == {KEY: 5}
+
+
 def test_a_batch_names_the_maps_by_which_it_was_sorted() -> None:
     world, pending = World(AGGRESSIVE), Pending()
     pending.partitions = {KEY: part(0, 10, by(2), 3), OTHER: part(0, 10, None, 0)}

@@ -84,7 +84,8 @@ class Shedding:
         before, self._seam = self._seam, seam
         self._ladder.deferred(self._table, sum(entry.records for entry in seam.deferred))
         changed = {}
-        for key in {LogPartition(entry.log_id, entry.partition) for entry in before.deferred} | added.keys():
+        listed = {LogPartition(entry.log_id, entry.partition) for entry in (*before.deferred, *seam.deferred)}
+        for key in listed | added.keys():
             held = DeferredList.of(before, key)
             if DeferredList.of(seam, key) != _with(held, added.get(key)):
                 changed[key] = before.commit_sequence
