@@ -21,14 +21,25 @@ from k2.local.platform import LocalPlatform
 pytestmark = pytest.mark.platform
 
 CLOCK = SystemClock()
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 60.0
 HELD_SECONDS = 2.0
 QUOTES = "market.simulated.quotes.sim"
+SETTINGS = """
+[degradation.thresholds]
+soft_drain_seconds = 1000
+graceful_drain_seconds = 2000
+aggressive_drain_seconds = 3000
+circuit_break_drain_seconds = 4000
+"""
+"""No load of a busy machine is to take a level by itself."""
 
 
 @pytest.fixture
 def platform(tmp_path: Path) -> Iterator[LocalPlatform]:
-    with LocalPlatform(tmp_path / "data", components=("kafka", "registry", "worker")) as platform:
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    (data_dir / "k2.toml").write_text(SETTINGS)
+    with LocalPlatform(data_dir, components=("kafka", "registry", "worker")) as platform:
         yield platform
 
 
