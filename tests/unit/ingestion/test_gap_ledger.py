@@ -92,6 +92,14 @@ def test_a_gap_is_written_once_its_window_is_over():
     assert (before, world.gaps()) == ([], [("opened", 10, 11)])
 
 
+def test_a_hole_that_is_one_too_many_is_told_before_it_is_given_up():
+    world = World(10, 12)
+
+    world.commit(world.ledger(holes_max=1), 0, 14)
+
+    assert world.gaps() == [("opened", 10, 10), ("lost", 10, 10)]
+
+
 def test_a_batch_that_is_dropped_leaves_no_trace_in_the_memory():
     world = World(10)
     ledger = world.ledger()
