@@ -63,12 +63,18 @@ class DrainMeter:
         look_ahead_seconds: float,
         service_doubling_seconds: float = 5.0,
         warm_up_seconds: float = 0.0,
+        records_min: int = 1,
     ) -> None:
-        """Begin; a partition of which nothing was served yet has no rate, for `warm_up_seconds`."""
+        """Begin; a partition of which nothing was served yet has no rate, for `warm_up_seconds`.
+
+        Where fewer than `records_min` wait or are to pile up, the time to drain is 0: of a slow feed even a few that
+        wait are many seconds' worth.
+        """
         self._rate_seconds = rate_seconds
         self._look_ahead_seconds = look_ahead_seconds
         self._doubling_seconds = service_doubling_seconds
         self._warm_up_seconds = warm_up_seconds
+        self._records_min = records_min
         self._partitions: dict[Hashable, _Partition] = {}
 
     def observe(self, partition: Hashable, progress: Progress, *, at: float) -> None:
@@ -126,6 +132,6 @@ class DrainMeter:
             return 0.0
         piling_up = max(0.0, each.arrival * each.share_kept(level) - each.service)
         work = waiting + piling_up * self._look_ahead_seconds
-        if work < 1:
+        if work < self._records_min:
             return 0.0
         return work / each.service if each.service > 0 else math.inf

@@ -149,6 +149,11 @@ class DegradationSettings(BaseModel):
     look_ahead_seconds: float = Field(
         default=1.0, ge=0, description="How far ahead the time to drain counts what is still to pile up"
     )
+    drain_records_min: int = Field(
+        default=1_000,
+        ge=1,
+        description="Records of a partition below which its time to drain does not count: a slow feed is no overload",
+    )
     service_doubling_seconds: float = Field(
         default=5.0,
         gt=0,

@@ -165,3 +165,14 @@ def test_rates_follow_a_change_within_their_half_life(meter: DrainMeter) -> None
 
 def test_memory_passes_through(meter: DrainMeter) -> None:
     assert meter.load(GRACEFUL, memory_percent=12).memory_percent == 12
+
+
+def test_a_few_records_of_a_slow_feed_are_no_overload() -> None:
+    meter = DrainMeter(rate_seconds=1, look_ahead_seconds=0, records_min=100)
+
+    run(meter, seconds=10, arrival=0, service=1, backlog=109)
+    few = meter.load(NORMAL)
+    run(meter, seconds=10, arrival=0, service=1, backlog=110, partition=1)
+
+    assert (few.drain_seconds, few.lag_records) == (0, 99)
+    assert meter.load(NORMAL).drain_seconds == pytest.approx(100)

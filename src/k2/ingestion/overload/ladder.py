@@ -146,6 +146,7 @@ class WorkerLadder:
             look_ahead_seconds=settings.look_ahead_seconds,
             service_doubling_seconds=settings.service_doubling_seconds,
             warm_up_seconds=settings.warm_up_seconds,
+            records_min=settings.drain_records_min,
         )
         self._lasting = _Lasting(settings.confirm_seconds)
         self._measured: set[Hashable] = set()
