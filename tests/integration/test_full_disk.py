@@ -8,6 +8,7 @@ import uuid
 from contextlib import contextmanager
 from importlib.resources import files
 
+import polars as pl
 import pytest
 import yaml
 
@@ -71,6 +72,8 @@ def settings(disk, tmp_path, kafka_settings, monkeypatch):
         "K2_INGESTION__RETRY_PAUSE_SECONDS": "0.01",
         "K2_INGESTION__RETRY_PAUSE_SECONDS_MAX": "0.02",
         "K2_CATALOG__COMMIT_ATTEMPTS_MAX": "1",
+        "K2_DEGRADATION__SINK_PROBE_SECONDS": "0.01",
+        "K2_DEGRADATION__SINK_PROBE_SECONDS_MAX": "0.02",
     }.items():
         monkeypatch.setenv(name, value)
     return load_settings(disk)
@@ -95,8 +98,9 @@ class Ingestion:
         self._thread = threading.Thread(target=worker.run, args=(self._stop,))
         self._thread.start()
 
-    def send(self, count):
+    def send(self, count, *, missing=0):
         rows = market_rows(range(self.sent, self.sent + count), exchange=self.topic.exchange)
+        rows = rows.with_columns(pl.col("sequence") + missing)
         self.sent += count
         values = encode_frame(TRADES, rows.select(MESSAGE_COLUMNS), self.schema_id)
         self._producer.send(self.topic.name, [symbol.encode() for symbol in rows["symbol"]], values)
@@ -151,7 +155,7 @@ def fill(disk):
 
 def test_a_full_disk_holds_commits_back_until_there_is_room_whatever_it_was_that_did_not_fit(disk, settings, ingestion):
     ballast = fill(disk)
-    ingestion.send(2_000)
+    ingestion.send(2_000, missing=3)
     wait_for(ingestion.health.reasons)
     [reason] = ingestion.health.reasons()
     before = held(settings)
