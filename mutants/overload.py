@@ -170,7 +170,13 @@ OVERLOAD = (
     Mutant(
         "map-not-kept",
         "the tier map of what is deferred is not written into the table",
-        (Edit("src/k2/storage/writer.py", "    return schemas | tiers\n", "    return schemas\n"),),
+        (
+            Edit(
+                "src/k2/storage/writer.py",
+                "    return new_schema_properties(head, batch.new_schemas) | tiers\n",
+                "    return new_schema_properties(head, batch.new_schemas)\n",
+            ),
+        ),
         (f"{_COMMITS}::test_what_is_deferred_and_the_map_that_says_so_go_in_by_one_commit",),
     ),
     Mutant(

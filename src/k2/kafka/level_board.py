@@ -123,7 +123,21 @@ class _Heard(NamedTuple):
     """When it was said, in this process's monotonic seconds."""
 
 
-class KafkaLevelBoard:
+class _Follows:
+    """Has a follower of one topic; `start` and `close` are for whoever made it."""
+
+    follower: TopicFollower
+
+    def start(self) -> None:
+        """Begin to read."""
+        self.follower.start()
+
+    def close(self) -> None:
+        """Stop reading."""
+        self.follower.close()
+
+
+class KafkaLevelBoard(_Follows):
     """Reads the levels of all workers from `k2.degradation`; `start` and `close` are for whoever made it.
 
     What comes while it reads is as new as that, whatever the worker's clock says; of what was there before, the log's
@@ -151,14 +165,6 @@ class KafkaLevelBoard:
             pause_seconds=settings.retry_pause_seconds,
         )
 
-    def start(self) -> None:
-        """Begin to read."""
-        self.follower.start()
-
-    def close(self) -> None:
-        """Stop reading."""
-        self.follower.close()
-
     def wait_ready(self, timeout_seconds: float) -> bool:
         """Wait until what was announced before it began is read; return whether that was in time."""
         return self.follower.wait_caught_up(timeout_seconds)
@@ -183,7 +189,7 @@ class KafkaLevelBoard:
         self._heard = heard
 
 
-class KafkaDrills:
+class KafkaDrills(_Follows):
     """Reads the newest request for a drill from `k2.drills`; `start` and `close` are for whoever made it.
 
     No drill is in force while the log cannot be followed for longer than levels stay fresh: its end could not be heard.
@@ -209,14 +215,6 @@ class KafkaDrills:
             pause_seconds=settings.retry_pause_seconds,
             back_max=settings.drills_read_max,
         )
-
-    def start(self) -> None:
-        """Begin to read."""
-        self.follower.start()
-
-    def close(self) -> None:
-        """Stop reading."""
-        self.follower.close()
 
     def wanted(self) -> DrillRequest | None:
         """Return the drill in force; None when there is none, or when its time is over."""

@@ -89,5 +89,17 @@ def content_hash(rows: pl.DataFrame, record_type: RecordType) -> pl.Series:
     return rows.select(columns).hash_rows(_SEED).alias(CONTENT)
 
 
+def decision_source(record_type: RecordType) -> list[str]:
+    """Return the stored columns that `with_content` needs of a row: identity, content, log time and offset."""
+    names = [*identity_source(record_type), "ts_log", "log_offset", *content_source(record_type)]
+    return list(dict.fromkeys(names))
+
+
+def with_content(rows: pl.DataFrame, record_type: RecordType, rules: IdentityRules) -> pl.DataFrame:
+    """Return what `with_identity` does of the rows that have an identity, with their place and their content's hash."""
+    named = with_identity(rows, record_type, rules).with_row_index("place").filter(pl.col(KEY).is_not_null())
+    return named.with_columns(content_hash(rows[named["place"]], record_type))
+
+
 def _texts(names: frozenset[str]) -> pl.Series:
     return pl.Series(sorted(names), dtype=pl.String).implode()

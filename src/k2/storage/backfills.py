@@ -17,7 +17,7 @@ from k2.storage.deferral import Deferral
 from k2.storage.retries import until_known
 from k2.storage.seam import BATCH_KEY, SUMMARY_KEY
 from k2.storage.snapshots import append
-from k2.storage.tables import MAIN_TABLES, SCHEMA_PREFIX, head_of
+from k2.storage.tables import MAIN_TABLES, head_of, new_schema_properties
 from k2.storage.writer import Commit, find_batch
 
 if TYPE_CHECKING:
@@ -97,13 +97,12 @@ class BackfillWriter:
             return Commit(landed, head.seam, found.rows.height, attempt, found=True)
         seam = found.seam_after(head.seam)
         files = self._write(table, found, seam)
-        schemas = {f"{SCHEMA_PREFIX}{key}": text for key, text in found.new_schemas.items() if key not in head.schemas}
         reached("before_backfill")
         snapshot_id = append(
             table,
             files=[file.data_file for file in files],
             summary={SUMMARY_KEY: seam.to_json(), BATCH_KEY: batch_id},
-            properties=schemas,
+            properties=new_schema_properties(head, found.new_schemas),
             merge_count=self._settings.manifests_merge_count,
         )
         reached("after_backfill")

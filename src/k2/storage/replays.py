@@ -19,7 +19,7 @@ from k2.storage.retries import until_known
 from k2.storage.seam import BATCH_KEY, SUMMARY_KEY, LogPartition
 from k2.storage.side_tables import intact_scan
 from k2.storage.snapshots import append
-from k2.storage.tables import MAIN_TABLES, SCHEMA_PREFIX, head_of, settled_property
+from k2.storage.tables import MAIN_TABLES, head_of, new_schema_properties, settled_property
 from k2.storage.writer import find_batch
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class ReplayWriter:
             return ReplayCommit(stored, repeated, head.seam.commit_sequence)
         check_replay(head, replay.key, [*fresh["log_offset"], *settled])
         seam = head.seam.replayed(replay.key, rows=fresh.height, duplicates=len(settled))
-        schemas = {f"{SCHEMA_PREFIX}{key}": text for key, text in replay.new_schemas.items() if key not in head.schemas}
+        schemas = new_schema_properties(head, replay.new_schemas)
         files = self._write(table, fresh, seam)
         reached("before_commit")
         append(

@@ -241,6 +241,11 @@ class MarketTables:
         return created
 
 
+def new_schema_properties(head: TableHead, texts: Mapping[int, str]) -> dict[str, str]:
+    """Return the properties that record the schema texts which the table does not have yet."""
+    return {f"{SCHEMA_PREFIX}{key}": text for key, text in texts.items() if key not in head.schemas}
+
+
 def head_of(table: Table) -> TableHead:
     """Return the head of a main table as loaded; SeamError if it has snapshots and no seam."""
     snapshot = table.current_snapshot()

@@ -13,7 +13,7 @@ from k2.storage.deferral import Deferral
 from k2.storage.retries import until_known
 from k2.storage.seam import BATCH_KEY, SUMMARY_KEY
 from k2.storage.snapshots import append
-from k2.storage.tables import MAIN_TABLES, SCHEMA_PREFIX, TIERS_PREFIX, head_of
+from k2.storage.tables import MAIN_TABLES, TIERS_PREFIX, head_of, new_schema_properties
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -149,11 +149,10 @@ def check_accounts(batch: Batch) -> None:
 
 
 def _new_properties(head: TableHead, batch: Batch) -> dict[str, str]:
-    schemas = {f"{SCHEMA_PREFIX}{key}": text for key, text in batch.new_schemas.items() if key not in head.schemas}
     tiers = {
         f"{TIERS_PREFIX}{key}": text for key, text in batch.deferral.tier_maps.items() if key not in head.tier_maps
     }
-    return schemas | tiers
+    return new_schema_properties(head, batch.new_schemas) | tiers
 
 
 def find_batch(table: Table, batch_id: str) -> int | None:

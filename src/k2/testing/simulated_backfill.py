@@ -20,13 +20,14 @@ from k2.storage.data_files import WrittenFile
 from k2.storage.deferral import Deferral, check_lists
 from k2.storage.seam import LogPartition
 from k2.storage.writer import Batch, Commit
+from k2.testing.assigned_places import AssignedPlaces
 from k2.testing.plain_duplicates import PlainReplay
 from k2.testing.simulated_duplicates import RULES, IdentityDecoder, SimulatedDuplicates, SimulatedStored, record_value
 from k2.testing.simulated_ingest import TOPICS
 from k2.testing.simulated_shedding import ForcedLadder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from k2.kafka.ports import TopicPartition
     from k2.schemas.records import RecordType
@@ -67,23 +68,14 @@ class SimulatedBackfillWriter:
         return Commit(table.commits, table.head.seam, rows.height, 1, found=False)
 
 
-class SimulatedRangeReader:
+class SimulatedRangeReader(AssignedPlaces):
     """Reads partitions of the simulated log, from where the caller says."""
 
     def __init__(self, log: SimulatedLog, messages_max: Callable[[], int]) -> None:
         log.answer()
+        super().__init__()
         self._log = log
         self._messages_max = messages_max
-        self._next: dict[TopicPartition, int] = {}
-
-    def assign(self, starts: Mapping[TopicPartition, int]) -> None:
-        """Read these partitions too."""
-        self._next.update(starts)
-
-    def unassign(self, partitions: Iterable[TopicPartition]) -> None:
-        """Stop reading these."""
-        for key in partitions:
-            self._next.pop(key, None)
 
     def poll(self, max_messages: int, timeout_seconds: float) -> list[LogBatch]:
         """Return at most one batch a partition."""
@@ -112,28 +104,6 @@ class SimulatedRangeReader:
                     )
                 )
         return batches
-
-    def position(self, topic: str, partition: int) -> int:
-        """Return the offset that is read next."""
-        return self._next[topic, partition]
-
-    def positions(self) -> dict[TopicPartition, int]:
-        """Return the offset that is read next, per partition."""
-        return dict(self._next)
-
-    def seek(self, topic: str, partition: int, offset: int) -> None:
-        """Read on from `offset`."""
-        self._next[topic, partition] = offset
-
-    def pause(self, partitions: Iterable[TopicPartition]) -> None:
-        """Do nothing: a backfill does not pause."""
-
-    def resume(self, partitions: Iterable[TopicPartition]) -> None:
-        """Do nothing: a backfill does not pause."""
-
-    def close(self) -> None:
-        """Give up all partitions."""
-        self._next.clear()
 
 
 class SimulatedBackfills(SimulatedDuplicates):

@@ -18,6 +18,7 @@ from k2.schemas.records import ORDER, RECORD_TYPES, Action, WrittenBy
 from k2.storage.planning import PinnedSnapshot, PlannedFile
 from k2.storage.seam import Counts, LogPartition, PartitionDelta, Seam
 from k2.storage.tables import RegisteredLog, TableHead
+from k2.testing.assigned_places import AssignedPlaces
 from k2.testing.simulated_messages import BAD, SimulatedMarketDecoder, TradeFields, message_value, what_is_said
 
 if TYPE_CHECKING:
@@ -341,22 +342,13 @@ class SimulatedMarket:
             raise UnavailableError("the simulated broker is down", dependency="kafka")
 
 
-class SimulatedAssignedReader:
+class SimulatedAssignedReader(AssignedPlaces):
     """Reads the market's partitions, from where the caller says."""
 
     def __init__(self, market: SimulatedMarket, most: Callable[[], int]) -> None:
+        super().__init__()
         self._market = market
         self._most = most
-        self._next: dict[TopicPartition, int] = {}
-
-    def assign(self, starts: Mapping[TopicPartition, int]) -> None:
-        """Read these too."""
-        self._next.update(starts)
-
-    def unassign(self, partitions: Iterable[TopicPartition]) -> None:
-        """Stop reading these."""
-        for key in partitions:
-            self._next.pop(key, None)
 
     def poll(self, max_messages: int, timeout_seconds: float) -> list[LogBatch]:
         """Return at most one batch a partition."""
@@ -369,25 +361,3 @@ class SimulatedAssignedReader:
                 self._next[key] = batch.next_offset
                 batches.append(batch)
         return batches
-
-    def position(self, topic: str, partition: int) -> int:
-        """Return the offset that is read next."""
-        return self._next[topic, partition]
-
-    def positions(self) -> dict[TopicPartition, int]:
-        """Return the offset that is read next, per partition."""
-        return dict(self._next)
-
-    def seek(self, topic: str, partition: int, offset: int) -> None:
-        """Read on from `offset`."""
-        self._next[topic, partition] = offset
-
-    def pause(self, partitions: Iterable[TopicPartition]) -> None:
-        """Do nothing: nobody who assigns pauses."""
-
-    def resume(self, partitions: Iterable[TopicPartition]) -> None:
-        """Do nothing: nobody who assigns pauses."""
-
-    def close(self) -> None:
-        """Give up all partitions."""
-        self._next.clear()

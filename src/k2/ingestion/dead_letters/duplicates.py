@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import polars as pl
 
 from k2.schemas.duplicates import WINDOW, WINNER, decide
-from k2.schemas.identity import KEY, SAME, content_hash, content_source, identity_source, with_identity
+from k2.schemas.identity import SAME, decision_source, with_content
 from k2.storage.seam import LogPartition
 
 if TYPE_CHECKING:
@@ -49,8 +49,7 @@ class ReplayDuplicates:
         self._record_type = record_type
         self._rules = rules
         self._stored = stored
-        names = [*identity_source(record_type), "ts_log", "log_offset", *content_source(record_type)]
-        self._columns = list(dict.fromkeys(names))
+        self._columns = decision_source(record_type)
 
     def repeated(self, rows: pl.DataFrame) -> frozenset[int]:
         """Return the offsets of the rows, all of one partition, that repeat a stored row or an earlier one of theirs.
@@ -71,6 +70,4 @@ class ReplayDuplicates:
         return frozenset([*second, *among_themselves])
 
     def _named(self, rows: pl.DataFrame) -> pl.DataFrame:
-        named = with_identity(rows, self._record_type, self._rules).with_row_index("place")
-        named = named.filter(pl.col(KEY).is_not_null())
-        return named.with_columns(content_hash(rows[named["place"]], self._record_type)).select(WINNER)
+        return with_content(rows, self._record_type, self._rules).select(WINNER)

@@ -12,7 +12,7 @@ import polars as pl
 
 from k2.ingestion.duplicates.deduplicator import PartDecision
 from k2.schemas.duplicates import WINNER, decide
-from k2.schemas.identity import KEY, content_hash, content_source, identity_source, with_identity
+from k2.schemas.identity import KEY, decision_source, with_content
 
 if TYPE_CHECKING:
     from k2.ingestion.duplicates.deduplicator import StoredRows
@@ -28,8 +28,7 @@ class RangeDuplicates:
         self._record_type = record_type
         self._rules = rules
         self._stored = stored
-        names = [*identity_source(record_type), "ts_log", "log_offset", *content_source(record_type)]
-        self._columns = list(dict.fromkeys(names))
+        self._columns = decision_source(record_type)
 
     def decide(self, at: LogPartition, rows: pl.DataFrame) -> PartDecision:
         """Decide about the rows of one partition, in the order of their offsets.
@@ -49,10 +48,7 @@ class RangeDuplicates:
         return PartDecision([kept], duplicates=len(decided.duplicates), conflicts=tuple(decided.conflicts))
 
     def _named(self, rows: pl.DataFrame) -> pl.DataFrame:
-        named = with_identity(rows, self._record_type, self._rules).with_row_index("place")
-        named = named.filter(pl.col(KEY).is_not_null())
-        content = content_hash(rows[named["place"]], self._record_type)
-        return named.with_columns(content).select(*WINNER, KEY)
+        return with_content(rows, self._record_type, self._rules).select(*WINNER, KEY)
 
 
 class KeepWholeRange:

@@ -21,7 +21,7 @@ from k2.ingestion.duplicates.bloom_generations import BloomGenerations
 from k2.ingestion.duplicates.memory import Memory, MemoryGap
 from k2.ingestion.duplicates.seen_sequences import SeenSequences
 from k2.schemas.duplicates import WINDOW, WINNER, decide
-from k2.schemas.identity import KEY, content_hash, content_source, identity_source, with_identity
+from k2.schemas.identity import KEY, content_hash, decision_source, identity_source, with_identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -166,7 +166,7 @@ class TableDeduplicator:
         self._stored = stored
         self._settings = settings
         self._identity = [*identity_source(record_type), "ts_log", "log_offset"]
-        self._columns = list(dict.fromkeys([*self._identity, *content_source(record_type)]))
+        self._columns = decision_source(record_type)
         self._memories: dict[LogPartition, Memory] = {}
         self._ids = BloomGenerations(
             capacity=settings.ids_capacity, error_rate=settings.ids_error_rate, window_ms=_WINDOW_MS
