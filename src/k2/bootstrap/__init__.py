@@ -246,6 +246,7 @@ def _query_side(
     decoders: Mapping[str, Decodes],
     heads: Heads | None = None,
 ) -> QuerySide:
+    from k2.query.bars.rules import bar_rules
     from k2.query.gap_aware import GapAwareEngine
     from k2.query.hybrid_engine import HybridQueryEngine
     from k2.query.kafka_tail import KafkaTail
@@ -277,6 +278,7 @@ def _query_side(
         settings=settings.query,
         clock=clock,
         rules=catalog.identity_rules(enabled=settings.ingestion.deduplication.enabled),
+        bar_rules=bar_rules(catalog.exchanges),
     )
     aware = GapAwareEngine(
         engine,

@@ -38,6 +38,15 @@ SequenceScope = Literal["symbol", "channel", "none"]
 
 
 @dataclass(frozen=True, slots=True)
+class BarHours:
+    """What an exchange's bars are cut by, and which of its prints they count by default; see topics.yaml."""
+
+    sessions: tuple[tuple[time, time], ...] = ()
+    hours: tuple[tuple[time, time], ...] = ()
+    conditions: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Exchange:
     """One venue. `sequence_scope` says where its sequence numbers run."""
 
@@ -54,6 +63,7 @@ class Exchange:
     """When it trades from Monday to Friday, in its time zone; without any, always."""
     closed: tuple[date, ...] = ()
     """Days without a session."""
+    bars: BarHours = BarHours()
 
 
 @dataclass(frozen=True)
@@ -93,6 +103,26 @@ class _DataType(_Strict):
         return self
 
 
+def _from_to(texts: list[str]) -> tuple[tuple[time, time], ...]:
+    """Read spans of one day; ValueError if one is none."""
+    try:
+        spans = tuple((time.fromisoformat(a), time.fromisoformat(b)) for a, b in (each.split("-") for each in texts))
+    except (ValueError, AttributeError, TypeError):
+        raise ValueError('a list of sessions such as "10:00-16:00"') from None
+    edges = [edge for span in spans for edge in span]
+    if any(edge.tzinfo for edge in edges) or edges != sorted(set(edges)):
+        raise ValueError("sessions of one day in their order, each of which ends after it begins")
+    return spans
+
+
+class _Bars(_Strict):
+    sessions: tuple[tuple[time, time], ...] = ()
+    hours: tuple[tuple[time, time], ...] = ()
+    conditions: tuple[str, ...] | None = None
+
+    _read = field_validator("sessions", "hours", mode="before")(_from_to)
+
+
 class _Exchange(_Strict):
     asset_class: str = Field(pattern=_NAME)
     timezone: str
@@ -102,20 +132,9 @@ class _Exchange(_Strict):
     lines: tuple[str, ...] = ()
     sessions: tuple[tuple[time, time], ...] = ()
     closed: tuple[date, ...] = ()
+    bars: _Bars = Field(default_factory=_Bars)
 
-    @field_validator("sessions", mode="before")
-    @classmethod
-    def _from_to(cls, texts: list[str]) -> tuple[tuple[time, time], ...]:
-        try:
-            spans = tuple(
-                (time.fromisoformat(a), time.fromisoformat(b)) for a, b in (each.split("-") for each in texts)
-            )
-        except (ValueError, AttributeError, TypeError):
-            raise ValueError('a list of sessions such as "10:00-16:00"') from None
-        edges = [edge for span in spans for edge in span]
-        if any(edge.tzinfo for edge in edges) or edges != sorted(set(edges)):
-            raise ValueError("sessions of one day in their order, each of which ends after it begins")
-        return spans
+    _read = field_validator("sessions", mode="before")(_from_to)
 
     @model_validator(mode="after")
     def _lines_are_numbered(self) -> _Exchange:
@@ -304,12 +323,14 @@ def _explain(path: Path, problem: Any) -> str:
 
 
 def _catalog(file: _File) -> TopicCatalog:
-    exchanges = {
-        name: Exchange(name, **{field: getattr(each, field) for field in _Exchange.model_fields})
-        for name, each in file.exchanges.items()
-    }
+    exchanges = {name: _exchange(name, each) for name, each in file.exchanges.items()}
     topics = [topic for exchange in exchanges.values() for topic in _topics_of(exchange, file)]
     return TopicCatalog(MappingProxyType(exchanges), (*topics, *_control_topics(file.control)))
+
+
+def _exchange(name: str, said: _Exchange) -> Exchange:
+    fields = {field: getattr(said, field) for field in _Exchange.model_fields}
+    return Exchange(name, **{**fields, "bars": BarHours(**dict(said.bars))})
 
 
 def _topics_of(exchange: Exchange, file: _File) -> list[Topic]:

@@ -19,7 +19,7 @@ from k2.schemas.records import Action, Origin
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from k2.schemas.amendments import Amendment, Name, Settled
+    from k2.schemas.amendments import Amendment, Name, Place, Settled
     from k2.schemas.records import RecordType
 
     LookUp = Callable[[Collection[Name]], Collection[Name]]
@@ -43,6 +43,16 @@ class Shown:
     """Amendments whose original is not known."""
     unknown_names: tuple[str, ...] = ()
     """Some of the ids that those name."""
+
+
+@dataclass(frozen=True, slots=True)
+class AmendedRow:
+    """An amendment that changed a row: the row's number, and the amendment's place in the log."""
+
+    number: int
+    place: Place
+    from_log: bool
+    """Whether no commit has stored it yet."""
 
 
 @dataclass(slots=True)
@@ -96,6 +106,28 @@ class Amending:
             unknown=len(unknown),
             unknown_names=tuple(names)[:_NAMED_AT_MOST],
         )
+
+    @property
+    def trade_ids(self) -> list[str]:
+        """Return the ids of all trades that amendments name: a NEW row with another is shown as it is."""
+        return sorted({trade_id for _, _, trade_id in self._settled.fates})
+
+    def amended(self, rows: pa.Table) -> list[AmendedRow]:
+        """Return the amendments that cancel or correct rows of those given, each with the row that it does it to."""
+        marks = self._marks(rows)
+        numbers = sorted([*marks.cancelled, *marks.corrected])
+        names = rows.select(list(NAMES)).take(pa.array(numbers, pa.int64())).to_pylist()
+        of_fate: dict[int, list[tuple[Place, int]]] = {}
+        for place, amendment in self._settled.by_place.items():
+            if amendment.fate is not None:
+                of_fate.setdefault(id(amendment.fate), []).append((place, amendment.row))
+        amendments = self._settled.amendments
+        commits = amendments["commit_sequence"] if "commit_sequence" in amendments.columns else [None] * len(amendments)
+        found = []
+        for number, name in zip(numbers, names, strict=True):
+            fate = self._settled.fates[name["exchange"], name["trading_date"], name["trade_id"]]
+            found += [AmendedRow(number, place, commits[row] is None) for place, row in of_fate[id(fate)]]
+        return found
 
     def _marks(self, rows: pa.Table) -> _Marks:
         """Decide about the rows that amendments concern: they themselves, and what they name."""

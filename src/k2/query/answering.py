@@ -103,16 +103,27 @@ def range_of(request: QueryRequest, *, now_ns: int, newest_ns: int | None) -> tu
 
 def answer_of(request: QueryRequest, draft: Draft, clock: Clock) -> Answer:
     """Return the answer that a draft has come to."""
-    now_ns = clock.time_ns()
-    shown = draft.shown
-    rows = shown.rows
+    rows = draft.shown.rows
     last = rows.slice(max(rows.num_rows - 1, 0)).select(list(ORDER)).to_pylist()
     schema = answer_schema(draft.record_type, draft.columns)
     table = rows.drop_columns([FROM_LOG]).select(list(draft.columns)).cast(schema)
+    certificate = certificate_of(
+        request, draft, now_ns=clock.time_ns(), rows=rows.num_rows, newest_ns=last[0]["ts_event_ns"] if last else None
+    )
+    return Answer(table, certificate, RowKey(**last[0]) if draft.shown.truncated and last else None)
+
+
+def certificate_of(
+    request: QueryRequest, draft: Draft, *, now_ns: int, rows: int, newest_ns: int | None, is_of_bars: bool = False
+) -> Certificate:
+    """Return what a draft is made of: `rows` of it, the newest of `newest_ns`."""
+    shown = draft.shown
     head = None if draft.pinned is None else draft.pinned.head
     lacking = (*draft.shortfalls.reasons, *_reasons(draft.deferred))
-    token = None if lacking or head is None else request.as_of or _token(request, draft, head.seam)
-    certificate = Certificate(
+    token = None
+    if not lacking and head is not None:
+        token = request.as_of or _token(request, draft, head.seam, now_ns if is_of_bars else None)
+    return Certificate(
         table=request.data_type,
         symbol=request.symbol,
         exchange=request.exchange,
@@ -121,8 +132,8 @@ def answer_of(request: QueryRequest, draft: Draft, clock: Clock) -> Answer:
         snapshot_id=None if head is None else head.snapshot_id,
         commit_sequence=None if head is None else head.seam.commit_sequence,
         partitions=draft.partitions,
-        rows=rows.num_rows,
-        rows_from_table=rows.num_rows - draft.rows_from_log,
+        rows=rows,
+        rows_from_table=rows - draft.rows_from_log,
         rows_from_log=draft.rows_from_log,
         undecodable=draft.undecodable,
         duplicates_removed=draft.duplicates_removed,
@@ -140,14 +151,13 @@ def answer_of(request: QueryRequest, draft: Draft, clock: Clock) -> Answer:
         corrected=shown.corrected,
         originals_unknown=shown.unknown,
         deferred=draft.deferred,
-        newest_record_age_seconds=round((now_ns - last[0]["ts_event_ns"]) / 1e9, 6) if last else None,
+        newest_record_age_seconds=None if newest_ns is None else round((now_ns - newest_ns) / 1e9, 6),
         answered_at_ns=now_ns,
         seconds=draft.seconds,
     )
-    return Answer(table, certificate, RowKey(**last[0]) if shown.truncated and last else None)
 
 
-def _token(request: QueryRequest, draft: Draft, seam: Seam) -> str:
+def _token(request: QueryRequest, draft: Draft, seam: Seam, at_ns: int | None) -> str:
     """Return the token of the log prefix; what is deferred in it, of whatever symbol, is part of the prefix."""
     ends = tuple((item.log_id, item.partition, item.seam, item.end) for item in draft.partitions)
     read = {(item.log_id, item.partition) for item in draft.partitions}
@@ -156,7 +166,7 @@ def _token(request: QueryRequest, draft: Draft, seam: Seam) -> str:
         for entry in seam.deferred
         if (entry.log_id, entry.partition) in read
     )
-    return AsOf(request.data_type, request.exchange, seam.commit_sequence, ends, deferred).to_token()
+    return AsOf(request.data_type, request.exchange, seam.commit_sequence, ends, deferred, at_ns).to_token()
 
 
 def _unknown(shown: Shown) -> list[str]:

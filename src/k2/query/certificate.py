@@ -52,6 +52,8 @@ class AsOf:
     """Of each partition read: log id, partition, seam, end."""
     deferred: tuple[tuple[int, int, int, int], ...] = ()
     """What was deferred in them: log id, partition, start, end. It belongs to the prefix, whenever it is written."""
+    at_ns: int | None = None
+    """When bars were answered: which of them were over then. Rows do not depend on it."""
 
     def to_token(self) -> str:
         """Return the opaque text that `as_of` takes."""
@@ -62,6 +64,7 @@ class AsOf:
             "c": self.commit_sequence,
             "p": [list(entry) for entry in self.partitions],
             **({"d": [list(entry) for entry in self.deferred]} if self.deferred else {}),
+            **({} if self.at_ns is None else {"n": self.at_ns}),
         }
         text = json.dumps(body, separators=(",", ":"))
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
@@ -75,8 +78,9 @@ class AsOf:
             if body["v"] not in {VERSION, TOKEN_WITH_DEFERRED}:
                 raise QueryError(f"expected a token of version {VERSION}, found {body['v']!r}: ask for a new one")
             partitions, deferred = _places(body["p"]), _places(body.get("d", ()))
-            numbers = (int(body["c"]), *(number for entry in (*partitions, *deferred) for number in entry))
-            token_read = cls(str(body["t"]), body["x"], numbers[0], partitions, deferred)
+            at_ns = None if body.get("n") is None else int(body["n"])
+            numbers = (int(body["c"]), at_ns or 0, *(each for entry in (*partitions, *deferred) for each in entry))
+            token_read = cls(str(body["t"]), body["x"], numbers[0], partitions, deferred, at_ns)
         except (binascii.Error, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise QueryError("expected as_of to be the token of a certificate, found something else") from error
         if not all(number in _INT64 for number in numbers):
@@ -146,6 +150,9 @@ class Certificate:
     """Rows left out since their session has a gap in the range (`gaps=exclude`)."""
     deferred: tuple[Deferred, ...] = ()
     """Ranges that hold back records of the symbol; what was not read from them makes the answer incomplete."""
+    bars: dict[str, Any] | None = None
+    """Of an answer in bars: interval, alignment, which prints count and by which rules, and how many were left out.
+    `rows` and the counts after it are then trades. None for other answers."""
     newest_record_age_seconds: float | None = None
     """Age of the newest record of the answer by its event time; None for an empty answer."""
     answered_at_ns: int = 0

@@ -9,6 +9,7 @@ import polars as pl
 
 from k2.common.errors import ConfigurationError, CorruptionError, QueryError, UnavailableError
 from k2.common.logging import get_logger
+from k2.query.bars.finishing import with_gaps, without_gaps
 from k2.query.certificate import AsOf
 from k2.query.request import Answer, QueryRequest
 from k2.schemas.arrow import polars_schema
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from k2.query.bars.request import BarsRequest
     from k2.query.certificate import Certificate
     from k2.query.request import SymbolSummary
 
@@ -36,6 +38,10 @@ class AnswersQuestions(Protocol):
 
     def query(self, request: QueryRequest) -> Answer:
         """Answer a question."""
+        ...
+
+    def bars(self, request: BarsRequest) -> Answer:
+        """Answer a question about bars."""
         ...
 
     def symbols(self, exchange: str | None = None, data_type: str | None = None) -> list[SymbolSummary]:
@@ -105,26 +111,21 @@ class GapAwareEngine:
             UnavailableError: also where the gaps cannot be read, unless they only annotate.
         """
         answer = self._engine.query(_asked(request))
-        try:
-            found = self._overlapping(request, answer.certificate)
-        except (UnavailableError, CorruptionError, ConfigurationError) as error:
-            if request.gaps != "annotate":
-                raise
-            log.warning("gaps_unknown", table=request.data_type, error=str(error))
-            return answer
+        found = self._known(request, answer)
         if found is None:
-            if request.gaps != "annotate":
-                raise QueryError(
-                    f"expected numbers that are watched, found none: whether {request.data_type} of "
-                    f"{request.exchange or 'these exchanges'} lack anything cannot be said; ask with gaps=annotate"
-                )
             return answer
-        if request.gaps == "fail" and found.height:
-            raise _refusal(request, found)
-        listed = tuple(_listed(gap) for gap in found.head(self._listed_max).iter_rows(named=True))
-        certificate = replace(answer.certificate, gap_count=found.height, gaps=listed)
-        answer = replace(answer, certificate=certificate)
-        return answer if request.gaps == "annotate" else _without(answer, request, found)
+        answer = self._annotated(answer, found)
+        return _without(answer, request, found) if request.gaps == "exclude" else answer
+
+    def bars(self, request: BarsRequest) -> Answer:
+        """Answer a question about bars; see `query`. Each bar says how many numbers are missing in it."""
+        asked = request.trades
+        answer = self._engine.bars(replace(request, trades=_asked(asked)))
+        found = self._known(asked, answer)
+        if found is None:
+            return answer
+        answer = with_gaps(self._annotated(answer, found), found, self._watched.get(asked.data_type, frozenset()))
+        return without_gaps(answer, found) if asked.gaps == "exclude" else answer
 
     def query_recent_trades(
         self, symbol: str, window_minutes: float = 15, exchange: str | None = None, **more: Any
@@ -159,6 +160,28 @@ class GapAwareEngine:
     def close(self) -> None:
         """Close the engine."""
         self._engine.close()
+
+    def _known(self, request: QueryRequest, answer: Answer) -> pl.DataFrame | None:
+        """Return the gaps that overlap an answer; None where nothing can be said of them, and nothing must be."""
+        try:
+            found = self._overlapping(request, answer.certificate)
+        except (UnavailableError, CorruptionError, ConfigurationError) as error:
+            if request.gaps != "annotate":
+                raise
+            log.warning("gaps_unknown", table=request.data_type, error=str(error))
+            return None
+        if found is None and request.gaps != "annotate":
+            raise QueryError(
+                f"expected numbers that are watched, found none: whether {request.data_type} of "
+                f"{request.exchange or 'these exchanges'} lack anything cannot be said; ask with gaps=annotate"
+            )
+        if request.gaps == "fail" and found is not None and found.height:
+            raise _refusal(request, found)
+        return found
+
+    def _annotated(self, answer: Answer, found: pl.DataFrame) -> Answer:
+        listed = tuple(_listed(gap) for gap in found.head(self._listed_max).iter_rows(named=True))
+        return replace(answer, certificate=replace(answer.certificate, gap_count=found.height, gaps=listed))
 
     def _overlapping(self, request: QueryRequest, certificate: Certificate) -> pl.DataFrame | None:
         """Return the gaps that overlap an answer, the newest first; None where nobody watches."""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from k2.common.errors import ConfigurationError, CorruptionError, K2Error, OverloadedError, QueryError, UnavailableError
 from k2.kafka.topics import exchange_of
 from k2.query.answering import Draft, answer_of, check, range_of
+from k2.query.bars.finishing import bars_answer
+from k2.query.bars.reader import BarReader
 from k2.query.certificate import AsOf
 from k2.query.deferred import concerning, stated
 from k2.query.intact_files import IntactFiles
@@ -26,16 +28,23 @@ from k2.schemas.records import RECORD_TYPES
 from k2.storage.file_checks import FileChecks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import polars as pl
 
     from k2.common.clock import Clock
     from k2.kafka.topics import Topic
+    from k2.query.bars.request import BarsRequest
+    from k2.query.bars.rules import BarRule
     from k2.query.kafka_tail import KafkaTail
     from k2.query.on_demand import MissingRange
     from k2.query.ports import Decodes, OpenReader, Plans, RemembersEnds
     from k2.query.scan import Scanner
     from k2.query.settings import QuerySettings
     from k2.storage.planning import PinnedSnapshot
+
+    ReadsDraft = Callable[[QueryRequest, Draft, pl.DataFrame | None, Prefix], set[int]]
+    """Puts what is asked for into a draft, and returns the ids of logs of which strays were read."""
 
 _ATTEMPTS: Final = 2
 """A second one only where the first met a topic whose records are not where their keys say."""
@@ -70,6 +79,7 @@ class HybridQueryEngine:
         settings: QuerySettings,
         clock: Clock,
         rules: IdentityRules | None = None,
+        bar_rules: Mapping[str, BarRule] | None = None,
     ) -> None:
         self._topics = tuple(topics)
         self._tail = tail
@@ -80,6 +90,9 @@ class HybridQueryEngine:
         self._files_read = IntactFiles(scanner, checks)
         self._duplicates = TailDuplicates(rules or IdentityRules(), planner=planner, files=self._files_read)
         self._rows = RowReader(planner=planner, files=self._files_read, settings=settings)
+        self._bars = BarReader(
+            rows=self._rows, files=self._files_read, scanner=scanner, rules=bar_rules or {}, settings=settings
+        )
         self._settings = settings
         self._clock = clock
         on_demand = OnDemandReader(open_reader, decoding=tail.decoding, settings=settings, clock=clock)
@@ -114,17 +127,15 @@ class HybridQueryEngine:
             OverloadedError: too many questions at once.
             CorruptionError: a file that the answer needs is damaged; the text names it.
         """
-        check(request, self._settings, self._clock.time_ns())
-        began = self._clock.monotonic()
-        with self._turn(), self._counted():
-            for _ in range(_ATTEMPTS):
-                draft, strays = self._draft(request)
-                if not strays:
-                    break
-                self._tail.placement.strays |= strays
-            answer = answer_of(request, draft, self._clock)
-        self._count(answer, self._clock.monotonic() - began)
-        return answer
+        return self._answered(request, self._rows.read, lambda draft: answer_of(request, draft, self._clock))
+
+    def bars(self, request: BarsRequest) -> Answer:
+        """Answer a question about bars; see `query`, and `bars.finishing` for the columns of the answer."""
+
+        def read(_: QueryRequest, draft: Draft, logged: pl.DataFrame | None, prefix: Prefix) -> set[int]:
+            return self._bars.read(request, draft, logged, prefix)
+
+        return self._answered(request.trades, read, lambda draft: bars_answer(request, draft, self._bars, self._clock))
 
     def symbols(self, exchange: str | None = None, data_type: str | None = None) -> list[SymbolSummary]:
         """Return the symbols that the tables and the tail hold, in order of data type, exchange and symbol."""
@@ -151,7 +162,21 @@ class HybridQueryEngine:
         """Close DuckDB; the tail and the clients belong to whoever made them."""
         self._scanner.close()
 
-    def _draft(self, request: QueryRequest) -> tuple[Draft, set[str]]:
+    def _answered(self, request: QueryRequest, read: ReadsDraft, finished: Callable[[Draft], Answer]) -> Answer:
+        """Answer a question in its turn, with what `read` puts into the draft."""
+        check(request, self._settings, self._clock.time_ns())
+        began = self._clock.monotonic()
+        with self._turn(), self._counted():
+            for _ in range(_ATTEMPTS):
+                draft, strays = self._draft(request, read)
+                if not strays:
+                    break
+                self._tail.placement.strays |= strays
+            answer = finished(draft)
+        self._count(answer, self._clock.monotonic() - began)
+        return answer
+
+    def _draft(self, request: QueryRequest, read: ReadsDraft) -> tuple[Draft, set[str]]:
         """Gather an answer's rows; the second value names topics with strays, for which to begin again."""
         record_type = RECORD_TYPES[request.data_type]
         columns = answer_columns(record_type, request.columns)
@@ -181,7 +206,7 @@ class HybridQueryEngine:
         if request.window_minutes is not None and request.anchor == "latest":
             newest_ns = self._rows.newest_ns(request, draft, logged, prefix)
         draft.start_ns, draft.end_ns = range_of(request, now_ns=self._clock.time_ns(), newest_ns=newest_ns)
-        strays = self._rows.read(request, draft, logged, prefix)
+        strays = read(request, draft, logged, prefix)
         draft.lap("merge")
         head_logs = {} if draft.pinned is None else {log.log_id: log.topic for log in draft.pinned.head.logs}
         return draft, {head_logs[log_id] for log_id in strays if head_logs and token is None}

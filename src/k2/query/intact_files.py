@@ -36,8 +36,12 @@ class IntactFiles:
         values: Mapping[str, Any],
         files: Iterable[PlannedFile],
         on_damage: Callable[[CorruptionError], None],
+        *,
+        tables: Mapping[str, pa.Table] | None = None,
     ) -> pa.Table | None:
-        """Run a statement over the files that are intact; None where there are none. See `Scanner.fetch`.
+        """Run a statement over the files that are intact, and over tables in memory; None where there are no files.
+
+        See `Scanner.fetch`.
 
         A file that DuckDB finds damaged (one with no checksum recorded) is told of and left out likewise.
         """
@@ -45,7 +49,7 @@ class IntactFiles:
         paths = self.paths(planned.values(), on_damage)
         while paths:
             try:
-                return self._scanner.fetch(sql, values, files=paths)
+                return self._scanner.fetch(sql, values, files=paths, tables=tables)
             except CorruptionError as error:
                 if error.path not in paths:
                     raise

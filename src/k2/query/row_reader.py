@@ -47,7 +47,7 @@ class RowReader:
         self._files_read = files
         self._settings = settings
         self._narrow = NarrowReader(settings)
-        self._amendments = Amendments(planner=planner, files=files, settings=settings)
+        self.amendments = Amendments(planner=planner, files=files, settings=settings)
 
     def newest_ns(self, request: QueryRequest, draft: Draft, logged: pl.DataFrame | None, prefix: Prefix) -> int | None:
         """Return the event time of the symbol's newest record, whatever its action; None if there is none."""
@@ -55,7 +55,7 @@ class RowReader:
         if logged is not None:
             found += logged.select(pl.col("ts_event_ns").max()).to_series().to_list()
         condition = matching(request, None, None) & prefix.condition
-        files = self._files(request, draft, None, None)
+        files = self.files(request, draft, None, None)
         if files:
             statement = newest_statement(draft.record_type, condition)
             table = self._files_read.fetch(statement, condition.values, files, draft.shortfalls.add)
@@ -70,11 +70,11 @@ class RowReader:
             QueryError: there are more rows than one answer may have, and no limit was given.
         """
         in_range = None if logged is None else within(logged, request, draft.start_ns, draft.end_ns)
-        files = self._files(request, draft, draft.start_ns, draft.end_ns)
+        files = self.files(request, draft, draft.start_ns, draft.end_ns)
         draft.lap("plan")
         amending = None
         if request.amendments == "applied":
-            amending = self._amendments.concerning(request, draft, files, logged, in_range, prefix)
+            amending = self.amendments.concerning(request, draft, files, logged, in_range, prefix)
             draft.lap("amendments")
         limit = min(request.limit or self._settings.rows_max, self._settings.rows_max)
         rows = self._shown(request, draft, files, in_range, prefix, amending, limit)
@@ -139,9 +139,10 @@ class RowReader:
         table = self._files_read.fetch(statement, values, files, draft.shortfalls.add)
         return table, table is not None and table.num_rows == limit
 
-    def _files(
+    def files(
         self, request: QueryRequest, draft: Draft, start_ns: int | None, end_ns: int | None
     ) -> tuple[PlannedFile, ...]:
+        """Return the files of the pinned snapshot that can hold rows of a range."""
         if draft.pinned is None:
             return ()
         if request.after is not None:

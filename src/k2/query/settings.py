@@ -87,6 +87,12 @@ class QuerySettings(BaseModel):
         description="Most resident memory of a `k2 sql`, bytes; then it is ended. DuckDB's own limit does not see all",
     )
     rows_max: int = Field(default=5_000_000, gt=0, description="Most rows of one answer; a longer one needs a limit")
+    bars_max: int = Field(default=200_000, gt=0, description="Most bars of one answer")
+    bar_settle_seconds: float = Field(
+        default=60.0,
+        ge=0,
+        description="How long after its end a bar is provisional, since late trades may come, seconds",
+    )
     symbols_max: int = Field(default=100_000, gt=0, description="Most symbols that a list of symbols names")
     audit_window_offsets: int = Field(default=1_000_000, gt=0, description="Offsets that the audit compares at a time")
     audit_rows_at_once_max: int = Field(

@@ -17,9 +17,10 @@ from k2.schemas.records import RECORD_TYPES
 from k2.testing.manual_clock import ManualClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from k2.query.bars.rules import BarRule
     from k2.query.request import Answer
     from k2.testing.simulated_market import SimulatedMarket
 
@@ -58,6 +59,7 @@ def simulated_hybrid(
     *,
     settings: QuerySettings = SETTINGS,
     most: Callable[[], int] = lambda: 1_000,
+    bar_rules: Mapping[str, BarRule] | None = None,
 ) -> SimulatedHybrid:
     """Return an engine over `market`, whose files are in `directory`; `most` bounds what one poll of the tail gives."""
     clock = ManualClock()
@@ -88,6 +90,7 @@ def simulated_hybrid(
         settings=settings,
         clock=clock,
         rules=IdentityRules(numbered=frozenset(topic.exchange for topic in market.topics)),
+        bar_rules=bar_rules,
     )
     return SimulatedHybrid(market, tail, engine, clock)
 
