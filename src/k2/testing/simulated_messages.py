@@ -32,6 +32,8 @@ class TradeFields:
     ref_trade_id: str | None = None
     day: int = 0
     price: int = 1
+    quantity: int = 1
+    conditions: tuple[str, ...] = ()
 
 
 def message_value(
@@ -113,5 +115,7 @@ class SimulatedMarketDecoder:
                 "ref_trade_id": trade.ref_trade_id,
                 "trading_date": date,
                 "price": trade.price,
+                "quantity": trade.quantity,
+                "conditions": list(trade.conditions),
             }
         return [known.get(name) for name in self._schema]

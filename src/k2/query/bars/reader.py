@@ -128,9 +128,7 @@ class BarReader:
             condition &= Condition(f"action = '{Action.NEW}'")
         return _Gathered(self._rows.files(asked, draft, draft.start_ns, draft.end_ns), condition, in_range)
 
-    def _memory(
-        self, draft: Draft, found: _Gathered, amending: Amending | None
-    ) -> tuple[pa.Table, Condition, Shown]:
+    def _memory(self, draft: Draft, found: _Gathered, amending: Amending | None) -> tuple[pa.Table, Condition, Shown]:
         """Return the rows that are not taken from files as they are, the condition of those that are, and the counts.
 
         Amendments are applied to the few rows that they concern, in memory; no other row is looked at one by one.
