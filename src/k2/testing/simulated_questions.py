@@ -13,8 +13,10 @@ from k2.testing.deferring_market import DeferringMarket
 from k2.testing.simulated_hybrid import SETTINGS, simulated_hybrid, topic
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
+    from k2.query.bars.rules import BarRule
     from k2.query.certificate import Deferred
 
 SYMBOLS: Final = ("BHP", "CBA", "NAB", "ANZ")
@@ -27,6 +29,8 @@ _IDENTIFIED = 0.4
 
 class SimulatedQuestions:
     """One seeded run: what happens is drawn, and every question is checked against the replay."""
+
+    bar_rules: Mapping[str, BarRule] | None = None
 
     def __init__(self, seed: int, directory: Path) -> None:
         self.random = random.Random(seed)  # noqa: S311 a simulation must be repeatable
@@ -48,7 +52,11 @@ class SimulatedQuestions:
             update={"tail_bytes_max": room, "tail_chunk_rows": self.random.choice([8, 65_536])}
         )
         self.hybrid = simulated_hybrid(
-            self.market, self.directory, settings=settings, most=lambda: self.random.choice([0, 1, 3, 50])
+            self.market,
+            self.directory,
+            settings=settings,
+            most=lambda: self.random.choice([0, 1, 3, 50]),
+            bar_rules=self.bar_rules,
         )
 
     def step(self) -> None:
@@ -109,11 +117,15 @@ class SimulatedQuestions:
             deferred=self.random.choice(["mark", "read", "read"]),
         )
 
+    def answer(self, request: QueryRequest) -> Answer:
+        """Ask the engine."""
+        return self.hybrid.engine.query(request)
+
     def ask(self) -> None:
         """Ask, and compare with a replay of the log as it is."""
         request = self.request()
 
-        answer = self.hybrid.engine.query(request)
+        answer = self.answer(request)
 
         self.check(request, answer, self.replay(request))
 
@@ -129,7 +141,7 @@ class SimulatedQuestions:
             return read(*arguments)
 
         log_side.read = read_late
-        answer = self.hybrid.engine.query(request)
+        answer = self.answer(request)
         log_side.read = read
 
         ends = {(item.log_id, item.partition): item.end for item in answer.certificate.partitions}
