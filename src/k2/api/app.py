@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from k2 import __version__
 from k2.api.asking import Asking
+from k2.api.bars import bar_routes
 from k2.api.frame import Frame
 from k2.api.gaps import gap_routes
 from k2.api.health import health_routes
@@ -91,6 +92,7 @@ def create_app(
     _add_errors(app)
     app.include_router(health_routes(engine, turns, level, measures, unready))
     app.include_router(record_routes(asking), dependencies=[Depends(authorized)])
+    app.include_router(bar_routes(asking), dependencies=[Depends(authorized)])
     app.include_router(gap_routes(asking), dependencies=[Depends(authorized)])
     return app
 

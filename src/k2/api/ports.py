@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import polars as pl
 
+    from k2.query.bars.request import BarsRequest
     from k2.query.request import Answer, QueryRequest, SymbolSummary
 
 
@@ -15,6 +16,10 @@ class Engine(Protocol):
 
     def query(self, request: QueryRequest) -> Answer:
         """Answer a question."""
+        ...
+
+    def bars(self, request: BarsRequest) -> Answer:
+        """Answer a question about bars."""
         ...
 
     def symbols(self, exchange: str | None = None, data_type: str | None = None) -> list[SymbolSummary]:

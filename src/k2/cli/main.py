@@ -10,6 +10,7 @@ import typer
 from k2 import __version__
 from k2.cli import (
     backup,
+    bars,
     dlq,
     drill,
     feeds,
@@ -56,8 +57,8 @@ def root(
 
 
 for _area in (
-    platform, topics, feeds, replay, ingest, lines, serve, queries, gaps, verify, maintain, drill, tiers, dlq, offsets,
-    backup,
+    platform, topics, feeds, replay, ingest, lines, serve, queries, bars, gaps, verify, maintain, drill, tiers, dlq,
+    offsets, backup,
 ):  # fmt: skip
     _area.register(app)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ROWS_SHOWN: Final = 40
 _BINARY: Final = frozenset({"parquet", "arrow"})
-_SHOWN_FIRST: Final = ("ts_event", "exchange", "symbol")
+_SHOWN_FIRST: Final = ("ts_event", "bar_start", "exchange", "symbol")
 _HIDDEN: Final = frozenset(
     [
         "ts_event_ns",
@@ -175,8 +175,10 @@ def _names_shown(table: pa.Table) -> list[str]:
 
 
 def _show_certificate(console: Console, certificate: dict[str, Any]) -> None:
+    bars = certificate.get("bars")
+    of_bars = "" if bars is None else f"{bars['bars']:,} bars of "
     console.print(
-        f"{_counted(certificate['rows'])} ({certificate['rows_from_table']:,} from the table, "
+        f"{of_bars}{_counted(certificate['rows'])} ({certificate['rows_from_table']:,} from the table, "
         f"{certificate['rows_from_log']:,} from the log), {_state(certificate)}"
     )
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from k2.client import K2Client
+    from k2.query.request import QueryRequest
     from k2.settings import Settings
 
 Format = Literal["table", "json", "csv", "parquet", "arrow"]
@@ -89,7 +90,7 @@ def trades(  # noqa: PLR0917 - one parameter an option
     deferred: DeferredOption = "mark",
 ) -> None:
     """Show a symbol's trades, exact up to the last message."""
-    question = _question(exchange, window, start, end, anchor)
+    question = question_of(exchange, window, start, end, anchor)
     question |= {"known_at": known_at, "amendments": amendments, "gaps": gaps, "deferred": deferred}
     question |= {"on_degrade": on_degrade, "max_staleness": max_staleness}
     _records("trades", symbol, data_dir, question, limit, format_name, output, lake_only=lake_only)
@@ -115,7 +116,7 @@ def quotes(  # noqa: PLR0917 - one parameter an option
     deferred: DeferredOption = "mark",
 ) -> None:
     """Show a symbol's quotes, exact up to the last message."""
-    question = _question(exchange, window, start, end, anchor)
+    question = question_of(exchange, window, start, end, anchor)
     question |= {"known_at": known_at, "amendments": amendments, "gaps": gaps, "deferred": deferred}
     question |= {"on_degrade": on_degrade, "max_staleness": max_staleness}
     _records("quotes", symbol, data_dir, question, limit, format_name, output, lake_only=lake_only)
@@ -142,7 +143,7 @@ def symbols(
         with bootstrap.lake_engine(settings) as engine:
             table = summaries_table(engine.symbols(exchange))
     else:
-        with _client(settings) as client:
+        with client_of(settings) as client:
             table = pa.Table.from_pylist(client.symbols(exchange=exchange), schema=SCHEMA)
     table = _with_times(table) if format_name == "table" else table
     write(table, None, format_name, output, rows_shown=SYMBOLS_SHOWN)
@@ -191,9 +192,10 @@ def _with_times(table: pa.Table) -> pa.Table:
     return table
 
 
-def _question(
+def question_of(
     exchange: str | None, window: str | None, start: str | None, end: str | None, anchor: str
 ) -> dict[str, Any]:
+    """Return the part of a question that says where and when."""
     ranged = start is not None or end is not None
     if window is not None and ranged:
         raise QueryError("expected --window or --start and --end, found both: give one of them")
@@ -227,16 +229,17 @@ def _records(
     if lake_only:
         table, certificate = _from_lake(settings, data_type, symbol, question, limit)
     else:
-        with _client(settings) as client:
+        with client_of(settings) as client:
             ask = client.trades if data_type == "trades" else client.quotes
             result = ask(symbol, limit=limit, **question)
         table, certificate = result.table, result.certificate
     write(table, certificate, format_name, output)
     if table.num_rows == 0:
-        typer.echo(_why_nothing(data_type, symbol, question), err=True)
+        typer.echo(why_nothing(data_type, symbol, question), err=True)
 
 
-def _why_nothing(data_type: str, symbol: str, question: dict[str, Any]) -> str:
+def why_nothing(data_type: str, symbol: str, question: dict[str, Any]) -> str:
+    """Return what to ask instead of a question that found nothing."""
     hint = f"no {data_type} of {symbol!r} there: `k2 symbols` lists symbols as the venue writes them, with their times"
     if question["window_minutes"] is not None and question["anchor"] == "now":
         return (
@@ -250,11 +253,22 @@ def _from_lake(
     settings: Settings, data_type: Literal["trades", "quotes"], symbol: str, question: dict[str, Any], limit: int | None
 ) -> tuple[pa.Table, dict[str, Any]]:
     from k2 import bootstrap
+
+    request = lake_request(data_type, symbol, question, limit)
+    with bootstrap.lake_engine(settings) as engine:
+        answer = engine.query(request)
+    return answer.table, answer.certificate.to_dict()
+
+
+def lake_request(
+    data_type: Literal["trades", "quotes"], symbol: str, question: dict[str, Any], limit: int | None = None
+) -> QueryRequest:
+    """Return a question about the table alone."""
     from k2.api.parameters import knowledge, nanoseconds
     from k2.query.request import QueryRequest
 
     known_at_ns, token = knowledge(question["known_at"], None)
-    request = QueryRequest(
+    return QueryRequest(
         data_type=data_type,
         symbol=symbol,
         exchange=question["exchange"],
@@ -272,12 +286,10 @@ def _from_lake(
         gaps=question["gaps"],
         deferred=question["deferred"],
     )
-    with bootstrap.lake_engine(settings) as engine:
-        answer = engine.query(request)
-    return answer.table, answer.certificate.to_dict()
 
 
-def _client(settings: Settings) -> K2Client:
+def client_of(settings: Settings) -> K2Client:
+    """Return the client of a platform's API."""
     from k2.api.keys import read_key
     from k2.client import K2Client
 

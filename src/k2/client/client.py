@@ -139,6 +139,32 @@ class K2Client:
         shown |= {"on_degrade": on_degrade, "max_staleness": max_staleness}
         return self._records("quotes", {"symbol": symbol, **asked, **shown, **more}, limit)
 
+    def bars(
+        self,
+        symbol: str,
+        *,
+        interval: str = "1m",
+        align: Literal["utc", "session"] = "utc",
+        prints: Literal["regular", "all"] = "regular",
+        exchange: str | None = None,
+        start: str | int | None = None,
+        end: str | int | None = None,
+        window_minutes: float | None = None,
+        anchor: Literal["now", "latest"] = "now",
+        **more: Any,
+    ) -> Result:
+        """Return the bars of a symbol's trades; `more` are other parameters of GET /v1/ohlcv, as of `trades`.
+
+        `interval` is from 1s to 1d, counted from UTC midnight or, with `align` "session", from the exchange's midnight
+        and the edges of its sessions. Only trades that the exchange's rule calls regular count, unless `prints` is
+        "all". The answer comes whole, never in pages.
+        """
+        asked = {"exchange": exchange, "start": start, "end": end, "window_minutes": window_minutes, "anchor": anchor}
+        shape = {"interval": interval, "align": align, "prints": prints}
+        table = self._page("/v1/ohlcv", {"symbol": symbol, **shape, **asked, **more})
+        certificate = json.loads(table.schema.metadata[CERTIFICATE_KEY])
+        return Result(table.replace_schema_metadata(None), certificate)
+
     def symbols(self, *, exchange: str | None = None, data_type: str | None = None) -> list[dict[str, Any]]:
         """Return the symbols that there are, with rows and the times of the first and last event."""
         body = self._get("/v1/symbols", {"exchange": exchange, "data_type": data_type}).json()
@@ -172,8 +198,7 @@ class K2Client:
         while True:
             page_rows = self._page_rows if left is None else min(left, self._page_rows)
             asked = {**question, "limit": page_rows, "cursor": cursor}
-            body = self._get(f"/v1/{data_type}", asked, accept=ARROW).content
-            table = pa.ipc.open_stream(body).read_all()
+            table = self._page(f"/v1/{data_type}", asked)
             metadata = table.schema.metadata or {}
             certificates.append(json.loads(metadata[CERTIFICATE_KEY]))
             tables.append(table.replace_schema_metadata(None))
@@ -181,6 +206,11 @@ class K2Client:
             cursor = metadata[CURSOR_KEY].decode() if CURSOR_KEY in metadata else None
             if cursor is None or left == 0:
                 return Result(pa.concat_tables(tables), _joined(certificates, truncated=cursor is not None))
+
+    def _page(self, path: str, asked: Mapping[str, Any]) -> pa.Table:
+        import pyarrow as pa  # noqa: PLC0415  # as above
+
+        return pa.ipc.open_stream(self._get(path, asked, accept=ARROW).content).read_all()
 
     def _get(self, path: str, parameters: Mapping[str, Any], *, accept: str = "application/json") -> httpx2.Response:
         given = {name: value for name, value in parameters.items() if value is not None}

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
+import pyarrow as pa
 
+from k2.query.bars.finishing import BARS_SCHEMA
 from k2.query.certificate import AsOf, Certificate
 from k2.query.request import Answer, QueryRequest, RowKey, SymbolSummary
 from k2.schemas.arrow import arrow_schema
 from k2.schemas.records import ORDER, RECORD_TYPES
 from k2.testing.fake_gaps import FakeGaps
+from k2.testing.plain_bars import plain_bars, utc_start
 
 if TYPE_CHECKING:
     from k2.common.errors import K2Error
+    from k2.query.bars.request import BarsRequest
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class FakeEngine:
@@ -22,6 +30,7 @@ class FakeEngine:
     def __init__(self, rows: dict[str, pl.DataFrame] | None = None) -> None:
         self.rows = dict(rows or {})
         self.asked: list[QueryRequest] = []
+        self.asked_bars: list[BarsRequest] = []
         self.fails_with: K2Error | None = None
         self.known_gaps = FakeGaps()
 
@@ -50,6 +59,17 @@ class FakeEngine:
         table = rows.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema)
         return Answer(table, self._certificate(request, len(rows), end, truncated=truncated), next_after)
 
+    def bars(self, request: BarsRequest) -> Answer:
+        """Return bars of all trades that `query` gives, counted from UTC midnight; each is final."""
+        trades = self.query(request.trades)
+        self.asked_bars.append(request)
+        rows = trades.table.to_pylist()
+        found = plain_bars(rows, lambda at_ns: utc_start(at_ns, request.length_ns), lambda _: True)
+        bars = [self._bar(request, start, *values) for start, values in found.items()]
+        stated = {"interval": request.interval, "align": request.align, "prints": request.prints}
+        certificate = replace(trades.certificate, bars={**stated, "bars": len(bars)})
+        return Answer(pa.Table.from_pylist(bars, BARS_SCHEMA), certificate)
+
     def symbols(self, exchange: str | None = None, data_type: str | None = None) -> list[SymbolSummary]:
         """Return what the rows hold."""
         found = []
@@ -70,6 +90,28 @@ class FakeEngine:
     def get_stats(self) -> dict[str, Any]:
         """Return how often it was asked."""
         return {"queries": len(self.asked)}
+
+    @staticmethod
+    def _bar(request: BarsRequest, start_ns: int, *values: Any) -> dict[str, Any]:
+        """Return a bar of the values of `plain_bars`; of what they do not say, nothing but zeros."""
+        named = dict(zip(("open", "high", "low", "close", "volume", "vwap", "trade_count"), values, strict=True))
+        zeros: dict[str, Any] = {field.name: 0 for field in BARS_SCHEMA if pa.types.is_integer(field.type)}
+        day = EPOCH + timedelta(microseconds=start_ns // 1_000)
+        return {
+            **zeros,
+            **named,
+            "exchange": request.trades.exchange or "sim",
+            "symbol": request.trades.symbol,
+            "bar_start": day,
+            "bar_start_ns": start_ns,
+            "bar_end_ns": start_ns + request.length_ns,
+            "trading_date": day.date(),
+            "trading_date_to": day.date(),
+            "sequence_missing": None,
+            "complete": True,
+            "state": "final",
+            "amended": False,
+        }
 
     @staticmethod
     def _certificate(request: QueryRequest, rows: int, end: int, *, truncated: bool) -> Certificate:

@@ -70,7 +70,7 @@ class FakeClient:
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeClient:
     made = FakeClient()
-    monkeypatch.setattr(queries, "_client", lambda _: made)
+    monkeypatch.setattr(queries, "client_of", lambda _: made)
     monkeypatch.setenv("K2_DATA_DIR", str(tmp_path))
     return made
 

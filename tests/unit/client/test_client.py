@@ -51,6 +51,14 @@ def test_pages_are_joined_into_one_table(k2: K2Client) -> None:
     assert result.certificate["truncated"] is False
 
 
+def test_bars_come_whole_with_their_certificate(k2: K2Client, engine: FakeEngine) -> None:
+    result = k2.bars("AAA", interval="1s", start=str(START_NS), prints="all", gaps="exclude")
+
+    assert result.table["trade_count"].to_pylist() == [100]
+    assert result.certificate["bars"]["interval"] == "1s"
+    assert (engine.asked_bars[0].prints, engine.asked_bars[0].trades.gaps) == ("all", "exclude")
+
+
 def test_a_limit_is_a_total_over_all_pages(k2: K2Client) -> None:
     k2._page_rows = 7
 

@@ -7,6 +7,7 @@ import datetime as dt
 import os
 from collections.abc import Iterator
 from decimal import ROUND_HALF_EVEN, Context, Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -86,29 +87,36 @@ def from_engine(answer: Answer) -> dict[int, Bar]:
 
 def from_csv(symbol: str, length: dt.timedelta, *, session: bool, regular: bool) -> dict[int, Bar]:
     """Compute bars with nothing but the standard library: no code of K2's has a part in it."""
-    before = sum(
-        len(lines_of(other))
-        for other in sorted(NUMBERS, key=lambda name: str(NUMBERS[name]))
-        if str(NUMBERS[other]) < str(NUMBERS[symbol])
-    )
-    trades = []
-    for number, (day, time, price, volume, qualifier, *_) in enumerate(lines_of(symbol)):
-        at = dt.datetime.strptime(f"{day} {time}", "%m/%d/%Y %H:%M:%S.%f").replace(tzinfo=SYDNEY)
-        in_hours = dt.time(9, 59) <= at.time() < dt.time(16, 13)
-        if not regular or (in_hours and qualifier in {"0", "2"}):
-            trades.append((at, before + number, Decimal(price), Decimal(volume)))
     found: dict[int, list[tuple[int, Decimal, Decimal]]] = {}
-    for at, offset, price, volume in sorted(trades, key=lambda trade: trade[:2]):
+    for at, offset, price, volume, qualifier in trades_of(symbol):
+        in_hours = dt.time(9, 59) <= at.time() < dt.time(16, 13)
+        if regular and not (in_hours and qualifier in {"0", "2"}):
+            continue
         if session:
-            edges = [dt.time(0)] if length == dt.timedelta(days=1) else [dt.time(0), dt.time(10), dt.time(16)]
-            origin = at.replace(
-                hour=max(edge for edge in edges if edge <= at.time()).hour, minute=0, second=0, microsecond=0
-            )
+            edges = [0] if length == dt.timedelta(days=1) else [0, 10, 16]
+            begun = max(hour for hour in edges if hour <= at.hour)
+            origin = at.replace(hour=begun, minute=0, second=0, microsecond=0)
         else:
             origin = at.astimezone(dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         start = origin + (at - origin) // length * length
         found.setdefault((start - EPOCH) // dt.timedelta(microseconds=1) * 1_000, []).append((offset, price, volume))
     return {start: bar_of(rows) for start, rows in sorted(found.items())}
+
+
+@cache
+def trades_of(symbol: str) -> list[tuple[dt.datetime, int, Decimal, Decimal, str]]:
+    """Return time, offset, price, volume and qualifier of a symbol's lines, in order; files come by their numbers."""
+    before = sum(len(lines_of(other)) for other, number in NUMBERS.items() if number < NUMBERS[symbol])
+    trades = [
+        (_time(day, time), before + number, Decimal(price), Decimal(volume), qualifier)
+        for number, (day, time, price, volume, qualifier, *_) in enumerate(lines_of(symbol))
+    ]
+    return sorted(trades, key=lambda trade: trade[:2])
+
+
+def _time(day: str, time: str) -> dt.datetime:
+    month, date, year = map(int, day.split("/"))
+    return dt.datetime.combine(dt.date(year, month, date), dt.time.fromisoformat(time), SYDNEY)
 
 
 def bar_of(rows: list[tuple[int, Decimal, Decimal]]) -> Bar:
