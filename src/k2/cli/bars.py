@@ -83,7 +83,7 @@ def bars(  # noqa: PLR0917 - one parameter an option
     question = question_of(exchange, window, start, end, anchor)
     question |= {"known_at": known_at, "amendments": amendments, "gaps": gaps, "deferred": deferred}
     question |= {"on_degrade": on_degrade, "max_staleness": max_staleness}
-    shape = {"interval": interval, "align": align, "prints": prints}
+    shape: dict[str, Any] = {"interval": interval, "align": align, "prints": prints}
     settings = load_settings(data_dir)
     if lake_only:
         table, certificate = _from_lake(settings, symbol, question, shape)

@@ -63,8 +63,7 @@ class FakeEngine:
         """Return bars of all trades that `query` gives, counted from UTC midnight; each is final."""
         trades = self.query(request.trades)
         self.asked_bars.append(request)
-        rows = trades.table.to_pylist()
-        found = plain_bars(rows, lambda at_ns: utc_start(at_ns, request.length_ns), lambda _: True)
+        found = plain_bars(trades.table.to_pylist(), lambda at_ns: utc_start(at_ns, request.length_ns))
         bars = [self._bar(request, start, *values) for start, values in found.items()]
         stated = {"interval": request.interval, "align": request.align, "prints": request.prints}
         certificate = replace(trades.certificate, bars={**stated, "bars": len(bars)})

@@ -38,14 +38,11 @@ class PlainBar:
         return *ends, Decimal(sum(self.quantities)), vwap, len(self.prices)
 
 
-def plain_bars(
-    trades: Iterable[Mapping[str, Any]], start_of: Callable[[int], int], counts: Callable[[Mapping[str, Any]], bool]
-) -> dict[int, tuple[Any, ...]]:
+def plain_bars(trades: Iterable[Mapping[str, Any]], start_of: Callable[[int], int]) -> dict[int, tuple[Any, ...]]:
     """Return the values of each bar by its start; the trades are in their order."""
     bars: dict[int, PlainBar] = {}
     for trade in trades:
-        if counts(trade):
-            bars.setdefault(start_of(trade["ts_event_ns"]), PlainBar()).add(trade["price"], trade["quantity"])
+        bars.setdefault(start_of(trade["ts_event_ns"]), PlainBar()).add(trade["price"], trade["quantity"])
     return {start: bar.values for start, bar in sorted(bars.items())}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from k2.common.units import NS_PER_MS
@@ -77,14 +78,13 @@ class SimulatedBars(SimulatedAmendments):
     def replay(self, request: QueryRequest, ends: dict[tuple[int, int], int] | None = None) -> list[tuple[Any, ...]]:
         """Return the bars of the plain answer, as `seen` gives those of an answer."""
         _, _, prints = _shape(request)
+        plain = self._plain(request, ends)
         found = []
         for exchange in ("asx", "sim"):
-            rows = [row for row in self._plain(request, ends).rows if row["exchange"] == exchange]
-            bars = plain_bars(
-                rows,
-                lambda at_ns, exchange=exchange: _start(request, exchange, at_ns),
-                lambda row, exchange=exchange: prints == "all" or exchange == "sim" or _is_regular(row),
-            )
+            rows = [row for row in plain.rows if row["exchange"] == exchange]
+            if prints == "regular" and exchange == "asx":
+                rows = [row for row in rows if _is_regular(row)]
+            bars = plain_bars(rows, partial(_start, request, exchange))
             found += [(start, exchange, *values) for start, values in bars.items()]
         return sorted(found)
 

@@ -138,8 +138,8 @@ def without_gaps(answer: Answer, gaps: pl.DataFrame) -> Answer:
     gone = bars.select(gone=out.fill_null(value=False))["gone"]
     certificate = answer.certificate
     left = bars.filter(~gone)
-    newest = left["last_ts_event_ns"].max()
-    age = None if newest is None else round((certificate.answered_at_ns - int(newest)) / 1e9, 6)  # type: ignore[call-overload]  # polars types a maximum loosely
+    newest_ns = max(left["last_ts_event_ns"].to_list(), default=None)
+    age = None if newest_ns is None else round((certificate.answered_at_ns - newest_ns) / 1e9, 6)
     certificate = replace(
         certificate,
         rows_excluded=int(bars.filter(gone)["trade_count"].sum()),

@@ -98,7 +98,8 @@ def _regular(rules: Mapping[str, BarRule]) -> Condition:
     """Return which prints are regular: of each exchange with codes, those that have no other code; and in hours."""
     if not rules:
         return Condition()
-    cases, values = [], {}
+    cases: list[str] = []
+    values: dict[str, Any] = {}
     for number, (exchange, rule) in enumerate(rules.items()):
         if rule.conditions is not None:
             cases.append(f"WHEN $exchange_{number} THEN list_has_all($codes_{number}, coalesce(conditions, []))")
@@ -111,7 +112,8 @@ def _unsettled(token: AsOf | None) -> Condition:
     """Return which stored rows were not stored yet, or deferred, when the token was made: then they were the log's."""
     if token is None:
         return Condition("false")
-    clauses, values = [], {}
+    clauses: list[str] = []
+    values: dict[str, Any] = {}
     above = [(log_id, partition, seam, None) for log_id, partition, seam, _ in token.partitions]
     for number, (log_id, partition, start, end) in enumerate([*above, *token.deferred]):
         values |= {f"ul{number}": log_id, f"up{number}": partition, f"us{number}": start}
@@ -125,7 +127,8 @@ def _unsettled(token: AsOf | None) -> Condition:
 
 def _strays(partitions: Sequence[PartitionRead]) -> Condition:
     """Return which rows are from partitions that were not to be read."""
-    clauses, values = [], {}
+    clauses: list[str] = []
+    values: dict[str, Any] = {}
     for number, item in enumerate(partitions):
         values |= {f"rl{number}": item.log_id, f"rp{number}": item.partition}
         clauses.append(f"(log_id = $rl{number} AND log_partition = $rp{number})")
