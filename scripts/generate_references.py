@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from k2.cli.main import app
 from k2.common import errors
+from k2.query.bars.columns import BAR_COLUMNS
 from k2.schemas.records import DEAD_LETTERS, GAPS, QUOTES, TRADES
 from k2.settings import Settings, variable_name
 
@@ -126,6 +127,15 @@ def records() -> str:
             null = "yes" if field.nullable else "no"
             lines.append(f"| `{field.name}` | {field.type.value} | {null} | {field.origin.value} | {field.doc} |")
         lines.append("")
+    lines += [
+        "## Bars\n",
+        "What `/v1/ohlcv` and `k2 bars` answer.\n",
+        "| column | type | null | meaning |",
+        "|---|---|---|---|",
+    ]
+    for column in BAR_COLUMNS:
+        lines.append(f"| `{column.name}` | {column.type} | {'yes' if column.nullable else 'no'} | {column.doc} |")
+    lines.append("")
     lines += [
         "`price` is decimal(28,12), `quantity` decimal(28,10), `timestamp` is in microseconds with time zone UTC,",
         "`strings` is a list of strings. A `message` column travels in the Avro message; a `log` column is known by",

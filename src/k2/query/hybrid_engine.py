@@ -130,7 +130,7 @@ class HybridQueryEngine:
         return self._answered(request, self._rows.read, lambda draft: answer_of(request, draft, self._clock))
 
     def bars(self, request: BarsRequest) -> Answer:
-        """Answer a question about bars; see `query`, and `bars.finishing` for the columns of the answer."""
+        """Answer a question about bars; see `query`, and `bars.columns` for what each bar says."""
 
         def read(_: QueryRequest, draft: Draft, logged: pl.DataFrame | None, prefix: Prefix) -> set[int]:
             return self._bars.read(request, draft, logged, prefix)

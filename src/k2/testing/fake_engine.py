@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 import pyarrow as pa
 
-from k2.query.bars.finishing import BARS_SCHEMA
+from k2.query.bars.columns import BARS_SCHEMA
 from k2.query.certificate import AsOf, Certificate
 from k2.query.request import Answer, QueryRequest, RowKey, SymbolSummary
 from k2.schemas.arrow import arrow_schema

@@ -18,7 +18,7 @@ from k2.api.app import create_app
 from k2.api.keys import ApiKey
 from k2.api.settings import ApiSettings
 from k2.common.clock import SystemClock
-from k2.query.bars.finishing import BARS_SCHEMA
+from k2.query.bars.columns import BARS_SCHEMA
 from k2.query.bars.request import BarsRequest
 from k2.query.request import QueryRequest
 from k2.testing.fake_engine import FakeEngine

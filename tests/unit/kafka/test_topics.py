@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import time
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,9 @@ def changed(content: dict, path: str, value) -> dict:
         ("exchanges/asx/sessions", "10:00-16:00", "a list of sessions"),
         ("exchanges/asx/sessions", ["16:00-10:00"], "ends after it begins"),
         ("exchanges/asx/sessions", ["10:00-12:00", "11:00-16:00"], "in their order"),
+        ("exchanges/asx/bars/hours", ["16:00-10:00"], "ends after it begins"),
+        ("exchanges/asx/bars/conditions", "0", "exchanges.asx.bars.conditions"),
+        ("exchanges/asx/bars/holidays", [], "unknown key exchanges.asx.bars.holidays"),
         ("exchanges/asx/closed", ["Easter"], "exchanges.asx.closed.0"),
         ("exchanges/asx/asset_class", "Equities", "exchanges.asx.asset_class"),
         ("exchanges/A S X", {}, "exchanges"),
@@ -197,3 +201,11 @@ def test_a_text_that_is_no_such_file_is_refused(load, text) -> None:
 def test_a_file_that_is_not_there_is_named(tmp_path) -> None:
     with pytest.raises(ConfigurationError, match=r"cannot read the topics file .*absent\.yaml"):
         TopicCatalog.load(tmp_path / "absent.yaml")
+
+
+def test_the_rule_of_bars_is_read_and_without_one_every_print_counts(catalog: TopicCatalog) -> None:
+    asx, sim = catalog.exchanges["asx"].bars, catalog.exchanges["sim"].bars
+
+    assert asx.conditions == ("0", "2")
+    assert asx.hours == ((time(9, 59), time(16, 13)),)
+    assert (sim.sessions, sim.hours, sim.conditions) == ((), (), None)

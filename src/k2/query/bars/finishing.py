@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from k2.query.answering import certificate_of
+from k2.query.bars.columns import BARS_SCHEMA, PRICE
 from k2.query.bars.statement import VALUES
 from k2.query.certificate import AsOf
 from k2.query.request import Answer
@@ -26,37 +27,9 @@ if TYPE_CHECKING:
 
 FINAL: Final = "final"
 PROVISIONAL: Final = "provisional"
-_PRICE: Final = pa.decimal128(PRICE_PRECISION, PRICE_SCALE)
 _VALUE_SCALE: Final = PRICE_SCALE + QUANTITY_SCALE
 _WIDE: Final = Context(prec=100)
 _NS: Final = pa.int64()
-BARS_SCHEMA: Final = pa.schema(
-    [
-        pa.field("exchange", pa.string(), nullable=False),
-        pa.field("symbol", pa.string(), nullable=False),
-        pa.field("bar_start", pa.timestamp("us", "UTC"), nullable=False),
-        pa.field("bar_start_ns", _NS, nullable=False),
-        pa.field("bar_end_ns", _NS, nullable=False),
-        pa.field("trading_date", pa.date32(), nullable=False),
-        pa.field("trading_date_to", pa.date32(), nullable=False),
-        *(pa.field(name, _PRICE, nullable=False) for name in ("open", "high", "low", "close")),
-        pa.field("volume", pa.decimal128(38, QUANTITY_SCALE), nullable=False),
-        pa.field("vwap", _PRICE),
-        pa.field("trade_count", _NS, nullable=False),
-        pa.field("excluded_count", _NS, nullable=False),
-        *(
-            pa.field(f"{which}_{name}", pa.int32() if name in ("log_id", "log_partition") else _NS, nullable=False)
-            for which in ("first", "last")
-            for name in ORDER
-        ),
-        pa.field("sequence_missing", _NS),
-        pa.field("complete", pa.bool_(), nullable=False),
-        pa.field("state", pa.string(), nullable=False),
-        pa.field("revision", _NS, nullable=False),
-        pa.field("amended", pa.bool_(), nullable=False),
-    ]
-)
-"""The columns of an answer in bars; docs/reference/bars.md says what each means."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +174,7 @@ def _vwaps(raw: pa.Table) -> pa.Array:
     Null where the quantities add up to nothing, or the quotient is more than a price can be.
     """
     sums = zip(*(raw[name].to_pylist() for name in VALUES), raw["volume"].to_pylist(), strict=True)
-    return pa.array([_vwap(*row) for row in sums], _PRICE)
+    return pa.array([_vwap(*row) for row in sums], PRICE)
 
 
 def _vwap(*sums: Decimal) -> Decimal | None:
