@@ -139,6 +139,25 @@ def test_any_question_gives_rows_of_its_symbol_and_range_or_a_refusal(
             assert end is None or row["ts_event_ns"] < end
 
 
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    question=questions,
+    interval=st.sampled_from(["1s", "7m", "1d"]) | texts,
+    align=st.sampled_from(["utc", "session"]),
+    prints=st.sampled_from(["regular", "all"]),
+)
+def test_any_question_about_bars_is_answered_or_refused(
+    client: TestClient, question: dict[str, str], interval: str, align: str, prints: str
+) -> None:
+    asked = {name: value for name, value in question.items() if name not in {"limit", "cursor"}}
+
+    response = client.get("/v1/ohlcv", params={**asked, "interval": interval, "align": align, "prints": prints})
+
+    assert response.status_code in {200, *REFUSALS}, response.text
+    if response.status_code == 200 and question.get("format", "json") == "json":
+        assert {bar["symbol"] for bar in response.json()["data"]} <= {question["symbol"]}
+
+
 def opaque(text: str) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from k2.common.errors import QueryError
 from k2.common.units import NS_PER_DAY, NS_PER_HOUR, NS_PER_MINUTE, NS_PER_SECOND
 from k2.query.bars.request import BarsRequest
 from k2.query.bars.rules import BarRule
+from k2.query.certificate import AsOf
 from k2.query.request import Answer, QueryRequest
 from k2.testing.simulated_hybrid import ASX, SETTINGS, SIM, SimulatedHybrid, home, simulated_hybrid
 from k2.testing.simulated_market import SimulatedMarket
@@ -275,6 +277,25 @@ def test_too_many_bars_are_refused(tmp_path: Path) -> None:
         ask(hybrid)
     assert len(column(ask(hybrid, "5m"), "volume")) == 2
     hybrid.close()
+
+
+@pytest.mark.parametrize("interval", ["7m", "1d"])
+@pytest.mark.parametrize("align", ["utc", "session"])
+def test_a_range_may_be_as_long_as_numbers_go(hybrid: SimulatedHybrid, interval: str, align: str) -> None:
+    trade(hybrid, TEN)
+    commit(hybrid)
+
+    answer = ask(hybrid, interval, align=align, start_ns=-(2**63) + 1, end_ns=2**63 - 1)
+
+    assert column(answer, "trade_count") == [1]
+
+
+def test_what_was_known_may_be_as_long_ago_as_numbers_go(hybrid: SimulatedHybrid) -> None:
+    trade(hybrid, TEN)
+    token = AsOf.from_token(ask(hybrid).certificate.as_of or "")
+
+    assert ask(hybrid, known_at_ns=-(2**63) + 1).table.num_rows == 0
+    assert column(ask(hybrid, as_of=replace(token, at_ns=-(2**63)).to_token()), "state") == ["provisional"]
 
 
 def test_there_is_no_bar_where_there_is_no_trade(hybrid: SimulatedHybrid) -> None:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _SPANNED_NS_MAX: Final = 400 * NS_PER_DAY
 """Of a longer range it is looked up first when its trades begin and end."""
+_NS_MIN: Final = -(2**63) + 1
 _SPAN_SCHEMA: Final = pa.schema(
     [("exchange", pa.string())] + [(name, pa.bool_() if name == "in_hours" else pa.int64()) for name in Span._fields]
 )
@@ -83,7 +84,7 @@ class BarReader:
         }
         starts = {}
         if draft.start_ns is not None:
-            starts = {name: calendar.bar_start_ns(draft.start_ns) for name, calendar in calendars.items()}
+            starts = {name: max(calendar.bar_start_ns(draft.start_ns), _NS_MIN) for name, calendar in calendars.items()}
             draft.start_ns = min(starts.values(), default=draft.start_ns)
         found = self._gathered(asked, draft, logged, prefix)
         draft.lap("plan")
