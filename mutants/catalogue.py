@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mutants.amendments import AMENDMENTS
 from mutants.api import API
+from mutants.bars import BARS
 from mutants.duplicates import DUPLICATES
 from mutants.edits import Edit, Mutant
 from mutants.feeds import FEEDS
@@ -291,6 +292,7 @@ MUTANTS = (
     *OVERLOAD,
     *API,
     *AMENDMENTS,
+    *BARS,
     *DUPLICATES,
     *GAPS,
     *FEEDS,
