@@ -7,8 +7,12 @@ import time
 import polars as pl
 import pytest
 from confluent_kafka import Producer
+from fastapi.testclient import TestClient
 
 from k2 import bootstrap
+from k2.api.app import create_app
+from k2.api.keys import ApiKey
+from k2.api.settings import ApiSettings
 from k2.bootstrap import operations
 from k2.kafka.producer import LogProducer
 from k2.kafka.serialization import encode_frame
@@ -17,7 +21,7 @@ from k2.query.request import QueryRequest
 from k2.schemas.avro import avro_text
 from k2.schemas.records import TRADES
 from k2.settings import load_settings
-from k2.testing.market_rows import market_rows
+from k2.testing.market_rows import START_NS, market_rows
 
 pytestmark = pytest.mark.platform
 
@@ -131,6 +135,30 @@ def test_a_token_gives_the_same_rows_after_the_files_were_merged(market):
         again = market.ask(answer.certificate.symbol, as_of=answer.certificate.as_of).table
         assert again["source_sequence"].equals(answer.table["source_sequence"])
         assert again["log_offset"].equals(answer.table["log_offset"])
+
+
+def test_bars_asked_over_http_are_of_all_trades_wherever_these_are(market):
+    app = create_app(
+        market.side.engine,
+        key=ApiKey("k2_test_key"),
+        settings=ApiSettings(),
+        clock=bootstrap.system_clock(),
+        unready=list,
+    )
+    question = {"symbol": "AAA", "exchange": "sim", "start": str(START_NS), "interval": "1s"}
+    market.send(50)
+
+    with TestClient(app, headers={"X-API-Key": "k2_test_key"}) as client:
+        in_the_log = client.get("/v1/ohlcv", params=question).json()
+        market.ingest()
+        in_the_table = client.get("/v1/ohlcv", params=question).json()
+
+    logged, stored = in_the_log["data"][0], in_the_table["data"][0]
+    assert (logged["trade_count"], logged["state"]) == (market.sent // 5, "provisional")
+    assert logged["last_ts_event_ns"] == START_NS + (market.sent - 5) * 1_000_000
+    assert stored == {**logged, "state": "final"}
+    assert in_the_log["certificate"]["rows_from_log"] > 0
+    assert in_the_table["certificate"]["rows_from_log"] == 0
 
 
 def test_aborted_transactions_are_no_rows_and_hold_up_no_answer(market):

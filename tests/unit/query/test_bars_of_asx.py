@@ -146,16 +146,15 @@ def test_the_high_of_a_day_leaves_special_and_off_session_prints_out(engine: Gap
     assert regular.certificate.complete
 
 
-@pytest.mark.parametrize("symbol", NUMBERS)
 @pytest.mark.parametrize(
-    ("interval", "length", "session", "regular"),
+    ("symbol", "interval", "length", "session", "regular"),
     [
-        ("1m", MINUTE, False, True),
-        ("1h", 60 * MINUTE, True, True),
-        ("7m", 7 * MINUTE, True, False),
-        ("1d", 1_440 * MINUTE, True, True),
-        ("1d", 1_440 * MINUTE, False, False),
-        ("1s", MINUTE / 60, False, True),
+        ("BHP", "1m", MINUTE, False, True),
+        ("DVN", "1s", MINUTE / 60, False, True),
+        ("DVN", "7m", 7 * MINUTE, True, False),
+        ("MWR", "1h", 60 * MINUTE, True, True),
+        ("MWR", "1d", 1_440 * MINUTE, True, True),
+        ("MWR", "1d", 1_440 * MINUTE, False, False),
     ],
 )
 def test_bars_equal_those_computed_from_the_csv(
