@@ -64,6 +64,8 @@ def _with_member_id(settings: Settings, member_id: str | None) -> Settings:
 
 
 def _run(settings: Settings, stop: threading.Event, *, port: int, accepted: frozenset[str]) -> None:
+    import os
+
     from k2 import bootstrap
     from k2.common.logging import get_logger
     from k2.common.metrics import Metrics
@@ -78,6 +80,7 @@ def _run(settings: Settings, stop: threading.Event, *, port: int, accepted: froz
     counts = IngestMetrics(metrics, clock=bootstrap.system_clock())
     worker = bootstrap.ingest_worker(settings, observer=Observers(counts, health))
     prepare_process()  # now that the worker is made, all is imported that the collector is to leave alone
+    os.nice(settings.ingestion.niceness)  # not before: a worker that takes over is to be there soon
     counts.begin(worker.table_names)
     worker.accept_new_logs(accepted)
     status = StatusServer(

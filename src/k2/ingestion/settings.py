@@ -144,6 +144,13 @@ class IngestionSettings(BaseModel):
     metrics_port: int = Field(
         default=0, ge=0, le=65535, description="Port of the worker's /metrics, /livez and /readyz; 0 picks a free one"
     )
+    niceness: int = Field(
+        default=5,
+        ge=0,
+        le=10,
+        description="How far a worker's process steps back behind others on its machine (nice): questions are answered "
+        "between its bursts, and what waits is in the log already; 0 for a machine of its own",
+    )
     silent_seconds_max: float = Field(
         default=180.0, gt=0, description="Silence of one of the worker's threads above which /livez fails"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ class IdleWorker:
         stop.set()
 
 
-def test_the_collector_is_told_what_to_leave_alone_once_everything_is_imported(
+def test_a_process_is_made_frugal_and_steps_back_once_everything_is_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[str] = []
@@ -42,7 +43,9 @@ def test_the_collector_is_told_what_to_leave_alone_once_everything_is_imported(
 
     monkeypatch.setattr(bootstrap, "ingest_worker", make_worker)
     monkeypatch.setattr(memory, "prepare_process", lambda: steps.append("prepared"))
+    monkeypatch.setattr(os, "nice", lambda steps_back: steps.append(f"{steps_back} behind"))
+    settings = load_settings(tmp_path, environ={"K2_INGESTION__NICENESS": "7"})
 
-    ingest._run(load_settings(tmp_path, environ={}), threading.Event(), port=0, accepted=frozenset())
+    ingest._run(settings, threading.Event(), port=0, accepted=frozenset())
 
-    assert steps == ["imported and made", "prepared"]
+    assert steps == ["imported and made", "prepared", "7 behind"]
