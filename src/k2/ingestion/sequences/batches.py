@@ -271,12 +271,14 @@ def _columns(rows: pl.DataFrame, scope: str, memory: Memory, markers: Sequence[M
     if markers:
         frame = _with_markers(frame, markers, memory.offset)
     frame = frame.filter(pl.col("sequence").is_not_null() & pl.col("stream").is_not_null())
-    frame = frame.with_columns(code=pl.col("stream").rank("dense")).sort("code", maintain_order=True)
-    code = frame["code"].to_numpy()
-    starts = np.flatnonzero(np.concatenate(([True], code[1:] != code[:-1]))) if len(code) else np.zeros(0, np.int64)
+    names = frame["stream"].unique().sort()
+    code = frame["stream"].cast(pl.Enum(names)).to_physical().to_numpy()
+    order = np.argsort(code, kind="stable")
+    starts = np.searchsorted(code[order], np.arange(len(names) + 1))
+    frame = frame.select(pl.col(_NUMBERS).gather(order))
     return _Columns(
-        names=frame["stream"].gather(starts).to_list(),
-        starts=np.append(starts, len(code)).astype(np.int64),
+        names=names.to_list(),
+        starts=starts.astype(np.int64),
         **{name: frame[name].to_numpy() for name in _NUMBERS},
     )
 
