@@ -10,7 +10,7 @@ from k2.query.scan import files_source
 from k2.query.sql_text import quoted_columns
 from k2.schemas.arrow import polars_schema
 from k2.schemas.duplicates import WINNER, decide
-from k2.schemas.identity import KEY, content_hash, content_source, identity_source, with_identity
+from k2.schemas.identity import KEY, content_source, identity_source, with_content
 
 if TYPE_CHECKING:
     from k2.query.answering import Draft
@@ -56,9 +56,8 @@ class TailDuplicates:
         return logged.join(pl.concat(dropped), on=[*_PARTITION, "log_offset"], how="anti") if dropped else logged
 
     def _keyed(self, rows: pl.DataFrame, record_type: RecordType) -> pl.DataFrame:
-        named = with_identity(rows, record_type, self._rules)
-        keyed = named.with_columns(rows["log_id"], rows["log_partition"], content_hash(rows, record_type))
-        return keyed.filter(pl.col(KEY).is_not_null()).select(*WINNER, KEY, *_PARTITION)
+        named = with_content(rows, record_type, self._rules)
+        return named.with_columns(rows[named["place"], _PARTITION]).select(*WINNER, KEY, *_PARTITION)
 
     def _stored(self, logged: pl.DataFrame, request: QueryRequest, draft: Draft) -> pl.DataFrame | None:
         record_type, pinned = draft.record_type, draft.pinned

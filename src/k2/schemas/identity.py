@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 IDENTITY: Final = (
     "exchange", "symbol", "action", "channel", "trading_date", "sequence", "sub_index", "trade_id",
 )  # fmt: skip
-"""The columns of `with_identity` that together are the identity; those that play no part are null."""
+"""The columns of `identities` that together are the identity; those that play no part are null."""
 KEY: Final = "identity_hash"
 CONTENT: Final = "content_hash"
 SAME: Final = (*IDENTITY, CONTENT)
@@ -54,26 +54,38 @@ def content_source(record_type: RecordType) -> list[str]:
     ]
 
 
-def with_identity(rows: pl.DataFrame, record_type: RecordType, rules: IdentityRules) -> pl.DataFrame:
-    """Return the identity of each row, its hash (null: it has none), its log time and its offset."""
+def identities(rows: pl.DataFrame, record_type: RecordType, rules: IdentityRules) -> pl.DataFrame:
+    """Return the identity of each row that has one, with its log time, its offset and its `place` among the rows."""
     types = polars_schema(record_type)
     numbered = pl.col("exchange").is_in(_texts(rules.numbered)) & pl.col("sequence").is_not_null()
     trade_id = pl.col("trade_id") if "trade_id" in rows.columns else pl.lit(None, pl.String)
-    keyed = rows.select(
-        "exchange",
-        "symbol",
-        "action",
-        *(pl.when(numbered).then(pl.col(name).cast(types[name])).alias(name) for name in _NUMBERED_ONLY),
-        pl.when(~numbered).then(trade_id).alias("trade_id"),
-        "ts_log",
-        "log_offset",
-        absent=pl.col("exchange").is_null() | pl.col("exchange").is_in(_texts(rules.unchecked)),
-    )
-    named = (pl.col("sequence").is_not_null() | pl.col("trade_id").is_not_null()) & ~pl.col("absent")
-    hashes = keyed.select(IDENTITY).hash_rows(_SEED)
+    checked = pl.col("exchange").is_not_null() & ~pl.col("exchange").is_in(_texts(rules.unchecked))
     return (
-        keyed.with_columns(hashes.alias(KEY)).with_columns(pl.when(named).then(pl.col(KEY)).alias(KEY)).drop("absent")
+        rows.select(
+            pl.int_range(pl.len(), dtype=pl.UInt32).alias("place"),
+            "exchange",
+            "symbol",
+            "action",
+            *(pl.when(numbered).then(pl.col(name).cast(types[name])).alias(name) for name in _NUMBERED_ONLY),
+            pl.when(~numbered).then(trade_id).alias("trade_id"),
+            "ts_log",
+            "log_offset",
+            checked=checked,
+        )
+        .filter(pl.col("checked") & (pl.col("sequence").is_not_null() | pl.col("trade_id").is_not_null()))
+        .drop("checked")
     )
+
+
+def identity_hash(identified: pl.DataFrame) -> pl.Series:
+    """Return a 64-bit hash of each identity; comparable within one process only."""
+    return identified.select(IDENTITY).hash_rows(_SEED).alias(KEY)
+
+
+def with_identity(rows: pl.DataFrame, record_type: RecordType, rules: IdentityRules) -> pl.DataFrame:
+    """Return what `identities` does, with the hash of each identity."""
+    identified = identities(rows, record_type, rules)
+    return identified.with_columns(identity_hash(identified))
 
 
 def content_hash(rows: pl.DataFrame, record_type: RecordType) -> pl.Series:
@@ -96,8 +108,8 @@ def decision_source(record_type: RecordType) -> list[str]:
 
 
 def with_content(rows: pl.DataFrame, record_type: RecordType, rules: IdentityRules) -> pl.DataFrame:
-    """Return what `with_identity` does of the rows that have an identity, with their place and their content's hash."""
-    named = with_identity(rows, record_type, rules).with_row_index("place").filter(pl.col(KEY).is_not_null())
+    """Return what `with_identity` does, with the hash of each row's content."""
+    named = with_identity(rows, record_type, rules)
     return named.with_columns(content_hash(rows[named["place"]], record_type))
 
 

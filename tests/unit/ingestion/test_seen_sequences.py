@@ -6,15 +6,15 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k2.ingestion.duplicates.seen_sequences import SeenSequences
+from k2.ingestion.duplicates.seen_sequences import Numbered, SeenSequences
 
 BEGIN = datetime(2026, 3, 2, tzinfo=UTC)
 STREAMS = [("A", None), ("A", "c1"), ("B", None)]
 BATCHES = st.lists(st.lists(st.tuples(st.sampled_from(STREAMS), st.integers(0, 30)), max_size=25), max_size=6)
 
 
-def rows(messages: list[tuple[tuple[str, str | None], int]], at: datetime = BEGIN) -> pl.DataFrame:
-    return pl.DataFrame(
+def rows(messages: list[tuple[tuple[str, str | None], int]], at: datetime = BEGIN) -> Numbered:
+    frame = pl.DataFrame(
         {
             "exchange": ["sim"] * len(messages),
             "channel": [channel for (_, channel), _ in messages],
@@ -28,6 +28,7 @@ def rows(messages: list[tuple[tuple[str, str | None], int]], at: datetime = BEGI
             "sequence": pl.Int64, "ts_log": pl.Datetime("us", "UTC"),
         },
     )  # fmt: skip
+    return Numbered(frame)
 
 
 @given(BATCHES)
@@ -42,6 +43,19 @@ def test_a_number_is_suspect_where_its_stream_has_had_it_and_only_there(
         assert suspects == [message in model for message in batch]
         seen.add(rows(batch))
         model.update(batch)
+
+
+@given(st.lists(st.tuples(st.sampled_from(STREAMS), st.integers(0, 30)), max_size=25))
+def test_rows_in_which_a_number_repeats_are_never_taken_for_rows_that_climb(
+    batch: list[tuple[tuple[str, str | None], int]],
+) -> None:
+    repeats = rows(batch).repeats
+
+    assert repeats or len(set(batch)) == len(batch)
+
+
+def test_rows_that_climb_with_holes_hold_no_number_twice() -> None:
+    assert not rows([(STREAMS[0], 1), (STREAMS[1], 1), (STREAMS[0], 5), (STREAMS[1], 2)]).repeats
 
 
 def test_a_run_with_a_repeated_number_leaves_no_room_for_one_that_never_came() -> None:

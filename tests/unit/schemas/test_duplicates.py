@@ -10,7 +10,7 @@ import pytest
 
 from k2.schemas.arrow import polars_schema
 from k2.schemas.duplicates import decide
-from k2.schemas.identity import KEY, IdentityRules, content_hash, with_identity
+from k2.schemas.identity import IdentityRules, with_content
 from k2.schemas.records import QUOTES, TRADES
 from k2.testing.market_rows import market_rows
 from k2.testing.plain_duplicates import PlainReplay
@@ -28,8 +28,7 @@ def records(*changes: dict, record_type=TRADES) -> pl.DataFrame:
 
 
 def keyed(rows: pl.DataFrame, record_type=TRADES, rules=RULES) -> pl.DataFrame:
-    found = with_identity(rows, record_type, rules).with_columns(content_hash(rows, record_type))
-    return found.filter(pl.col(KEY).is_not_null())
+    return with_content(rows, record_type, rules)
 
 
 def decided(rows: pl.DataFrame, *, record_type=TRADES, rules=RULES) -> tuple[list[int], list[int]]:

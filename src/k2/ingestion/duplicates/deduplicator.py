@@ -19,9 +19,17 @@ from k2.common.logging import get_logger
 from k2.common.units import NS_PER_SECOND
 from k2.ingestion.duplicates.bloom_generations import BloomGenerations
 from k2.ingestion.duplicates.memory import Memory, MemoryGap
+from k2.ingestion.duplicates.named import Named
 from k2.ingestion.duplicates.seen_sequences import SeenSequences
 from k2.schemas.duplicates import WINDOW, WINNER, decide
-from k2.schemas.identity import KEY, content_hash, decision_source, identity_source, with_identity
+from k2.schemas.identity import (
+    KEY,
+    content_hash,
+    decision_source,
+    identities,
+    identity_source,
+    with_identity,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -93,7 +101,7 @@ class PartDecision:
     duplicates: int = 0
     conflicts: tuple[int, ...] = ()
     """Offsets kept although an earlier record of the same identity says otherwise."""
-    learned: pl.DataFrame | None = None
+    learned: Named | None = None
     """Identities to remember once the rows are in the table."""
 
 
@@ -144,8 +152,7 @@ class _Keyed:
     """A partition's rows with what tells them apart."""
 
     rows: pl.DataFrame
-    named: pl.DataFrame
-    """Identities of the rows that have one, with the place of each row."""
+    named: Named
     since: datetime
     """No winner was logged before."""
 
@@ -176,7 +183,7 @@ class TableDeduplicator:
     def decide(self, parts: Mapping[LogPartition, Part]) -> Decisions:
         """Decide a batch; see Deduplicator."""
         keyed = {at: self._keyed(part) for at, part in parts.items() if part.frames}
-        known = {at: found for at, found in keyed.items() if found.named.height}
+        known = {at: found for at, found in keyed.items() if found.named.rows.height}
         pinned = self._take_memory({at: (parts[at].start, found) for at, found in known.items()})
         decisions: Decisions = {}
         for at, part in parts.items():
@@ -213,21 +220,20 @@ class TableDeduplicator:
 
     def _keyed(self, part: Part) -> _Keyed:
         rows = part.frames[0] if len(part.frames) == 1 else pl.concat(part.frames)
-        named = with_identity(rows, self._record_type, self._rules).with_row_index("place")
-        named = named.filter(pl.col(KEY).is_not_null())
-        since = named["ts_log"].min()
+        named = Named(identities(rows, self._record_type, self._rules))
+        since = named.rows["ts_log"].min()
         return _Keyed(rows, named, since - WINDOW - _SLACK if isinstance(since, datetime) else _EPOCH)
 
     def _decide(self, at: LogPartition, part: Part, keyed: _Keyed, pinned: PinnedSnapshot | None) -> PartDecision:
         memory, named = self._memories[at], keyed.named
         stored = self._may_be_stored(memory, named)
-        suspect = stored | named[KEY].is_duplicated()
+        suspect = stored | named.repeated()
         if not suspect.any():
             return PartDecision(part.frames, learned=named)
-        suspects = self._with_content(keyed.rows, named.filter(suspect))
+        suspects = self._with_content(keyed.rows, named.those(suspect))
         if stored.any():
             pinned = self._at_start(at, part.start, pinned or self._stored.pin())
-            kept = self._winners(at, pinned, keyed, named.filter(stored))
+            kept = self._winners(at, pinned, keyed, named.those(stored))
         else:
             kept = suspects.clear()
         decided = decide(suspects, kept)
@@ -238,22 +244,22 @@ class TableDeduplicator:
             [keyed.rows.filter(~pl.col("log_offset").is_in(dropped))],
             duplicates=len(decided.duplicates),
             conflicts=tuple(decided.conflicts),
-            learned=named.filter(~pl.col("log_offset").is_in(dropped)),
+            learned=Named(named.rows.filter(~pl.col("log_offset").is_in(dropped))),
         )
 
-    def _may_be_stored(self, memory: Memory, named: pl.DataFrame) -> pl.Series:
+    def _may_be_stored(self, memory: Memory, named: Named) -> pl.Series:
+        size = named.rows.height
         if memory.blind_until is not None:
-            return pl.repeat(value=True, n=named.height, eager=True)
-        by_number = named["sequence"].is_not_null()
-        found = pl.Series(_places(named.height, by_number, memory.sequences.suspects(named.filter(by_number))))
-        by_id = ~by_number
+            return pl.repeat(value=True, n=size, eager=True)
+        found = pl.Series(_places(size, named.by_number, memory.sequences.suspects(named.numbered)))
+        by_id = ~named.by_number
         if by_id.any():
-            earliest = named["ts_log"].min()
+            earliest = named.rows["ts_log"].min()
             assert isinstance(earliest, datetime)
             if memory.ids_lost is not None and earliest - WINDOW <= memory.ids_lost:
                 return found | by_id
-            held = self._ids.holds(named[KEY].filter(by_id).to_list())
-            found |= pl.Series(_places(named.height, by_id, held))
+            held = self._ids.holds(named.keys.filter(by_id).to_list())
+            found |= pl.Series(_places(size, by_id, held))
         return found
 
     def _winners(self, at: LogPartition, pinned: PinnedSnapshot, keyed: _Keyed, asked: pl.DataFrame) -> pl.DataFrame:
@@ -284,8 +290,8 @@ class TableDeduplicator:
         files_max = self._settings.conflict_files_max if margin_ns else None
         rows = self._stored.between(pinned, at, like, self._columns, margin_ns=margin_ns, files_max=files_max)
         rows = rows.filter(pl.col("ts_log") >= keyed.since)
-        identities = with_identity(rows, self._record_type, self._rules).with_row_index("place")
-        return self._with_content(rows, identities.filter(pl.col(KEY).is_in(asked[KEY].implode())))
+        named = with_identity(rows, self._record_type, self._rules)
+        return self._with_content(rows, named.filter(pl.col(KEY).is_in(asked[KEY].implode())))
 
     def _with_content(self, rows: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
         content = content_hash(rows[named["place"]], self._record_type)
@@ -326,11 +332,10 @@ class TableDeduplicator:
             log.warning("deduplicator_blind", table=self._record_type.name, rows=rows, meaning="the table is asked")
         else:
             for at, found in self._stored.since(pinned, gaps, self._identity):
-                identities = with_identity(found, self._record_type, self._rules)
-                self._learn(fresh[at], identities.filter(pl.col(KEY).is_not_null()))
+                self._learn(fresh[at], Named(identities(found, self._record_type, self._rules)))
         for at, (start, keyed) in wanted.items():
             memory = fresh[at]
-            newest = keyed.named["ts_log"].max()
+            newest = keyed.named.rows["ts_log"].max()
             if blind and isinstance(newest, datetime):
                 memory.blind_until = newest + WINDOW + _SLACK
             memory.next_offset, memory.commit_sequence = start, pinned.head.seam.commit_sequence
@@ -349,15 +354,15 @@ class TableDeduplicator:
             )
         return pinned
 
-    def _learn(self, memory: Memory, named: pl.DataFrame) -> None:
-        if named.is_empty():
+    def _learn(self, memory: Memory, named: Named) -> None:
+        if named.rows.is_empty():
             return
-        by_number = named["sequence"].is_not_null()
-        memory.sequences.add(named.filter(by_number))
-        newest = named["ts_log"].max()
+        memory.sequences.add(named.numbered)
+        newest = named.rows["ts_log"].max()
         assert isinstance(newest, datetime)
-        self._learn_ids(memory, named[KEY].filter(~by_number).to_list(), newest)
-        if memory.blind_until is not None and named["ts_log"].min() > memory.blind_until:  # type: ignore[operator]  # times
+        if not named.by_number.all():
+            self._learn_ids(memory, named.keys.filter(~named.by_number).to_list(), newest)
+        if memory.blind_until is not None and named.rows["ts_log"].min() > memory.blind_until:  # type: ignore[operator]  # times
             memory.blind_until = None
         if memory.forgotten_at is None or newest - memory.forgotten_at > _SLACK:
             memory.forgotten_at = newest
@@ -369,8 +374,6 @@ class TableDeduplicator:
 
     def _learn_ids(self, memory: Memory, keys: list[int], newest: datetime) -> None:
         """Add ids as of the newest log time of all partitions: one that lags behind must not fall out of the window."""
-        if not keys:
-            return
         self._ids_at_ms = max(self._ids_at_ms, int(newest.timestamp() * 1000))
         for generation in self._ids.advance(self._ids_at_ms):
             for each in self._memories.values():

@@ -62,6 +62,26 @@ class Intervals:
         self.starts, self.ends = starts, ends
 
 
+class Numbered:
+    """Rows of one partition that have a sequence, summed up by stream once for all that asks."""
+
+    def __init__(self, rows: pl.DataFrame) -> None:
+        step = pl.col("sequence").diff()
+        self.rows = rows
+        self.spans = rows.group_by(STREAM, maintain_order=True).agg(
+            low=pl.col("sequence").min(),
+            high=pl.col("sequence").max(),
+            newest=pl.col("ts_log").max(),
+            is_run=((step.min() >= 0) & (step.max() <= 1)).fill_null(value=True),
+            climbs=(step.min() > 0).fill_null(value=True),
+        )
+
+    @property
+    def repeats(self) -> bool:
+        """Whether a stream may hold a number twice: not where each is higher than the one before."""
+        return not self.spans["climbs"].all()
+
+
 class SeenSequences:
     """The intervals of all streams of one partition."""
 
@@ -79,27 +99,27 @@ class SeenSequences:
         """How many streams are remembered."""
         return len(self._streams)
 
-    def suspects(self, rows: pl.DataFrame) -> NDArray[np.bool_]:
-        """Say of each row, whose sequences are not null, whether its stream has had its sequence."""
-        found = np.zeros(rows.height, dtype=np.bool_)
-        if rows.is_empty() or not self._streams:
+    def suspects(self, numbered: Numbered) -> NDArray[np.bool_]:
+        """Say of each row whether its stream has had its sequence."""
+        found = np.zeros(numbered.rows.height, dtype=np.bool_)
+        if not self._streams:
             return found
-        spans = _spans(rows)
+        spans = numbered.spans
         late = [low <= self._highest(tuple(stream)) for *stream, low in spans.select(*STREAM, "low").rows()]
-        for stream, sequences, at in _by_stream(rows, spans.filter(pl.Series(late, dtype=pl.Boolean))):
+        for stream, sequences, at in _by_stream(numbered.rows, spans.filter(pl.Series(late, dtype=pl.Boolean))):
             found[at] = self._streams[stream].holds(sequences)
         return found
 
-    def add(self, rows: pl.DataFrame) -> None:
-        """Add rows, whose sequences are not null."""
-        spans = _spans(rows)
-        for *stream, low, high, newest, _ in spans.filter("is_run").rows():
+    def add(self, numbered: Numbered) -> None:
+        """Add the sequences of rows."""
+        told = numbered.spans.select(*STREAM, "low", "high", "newest", "is_run")
+        for *stream, low, high, newest, _ in told.filter("is_run").rows():
             known = self._stream(tuple(stream), newest)
             known.add_runs(np.array([low]), np.array([high]), intervals_max=self._intervals_max)
-        broken = spans.filter(~pl.col("is_run"))
+        broken = told.filter(~pl.col("is_run"))
         for *stream, _, _, newest, _ in broken.rows():
             self._stream(tuple(stream), newest)
-        for stream_name, sequences, _ in _by_stream(rows, broken):
+        for stream_name, sequences, _ in _by_stream(numbered.rows, broken):
             self._streams[stream_name].add(sequences, intervals_max=self._intervals_max)
 
     def _highest(self, name: tuple[object, ...]) -> float:
@@ -116,17 +136,6 @@ class SeenSequences:
         old = [name for name, stream in self._streams.items() if stream.newest is None or stream.newest < before]
         for name in old:
             del self._streams[name]
-
-
-def _spans(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return each stream's lowest and highest sequence, its newest log time, and whether it is one run in order."""
-    step = pl.col("sequence").diff()
-    return rows.group_by(STREAM, maintain_order=True).agg(
-        low=pl.col("sequence").min(),
-        high=pl.col("sequence").max(),
-        newest=pl.col("ts_log").max(),
-        is_run=((step.min() >= 0) & (step.max() <= 1)).fill_null(value=True),
-    )
 
 
 def _by_stream(rows: pl.DataFrame, streams: pl.DataFrame) -> Iterator[tuple[tuple[object, ...], Numbers, Numbers]]:
