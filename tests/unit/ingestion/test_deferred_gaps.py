@@ -134,6 +134,37 @@ def test_a_gap_in_a_channel_that_a_deferred_range_hid_is_found_once_it_is_writte
     assert list(world.written) == [("opened", 25, 25), ("opened", 33, 33)]
 
 
+@pytest.mark.parametrize("scope", ["channel", "symbol"])
+def test_a_successor_that_goes_on_deferring_tells_what_its_predecessor_deferred(scope: str) -> None:
+    world = World(scope, 25)
+    ledger = world.ledger()
+    world.ingest(ledger, 10, deferring=False)
+    world.ingest(ledger, 40, deferring=True)
+
+    ledger = world.ledger()
+    world.ingest(ledger, 70, deferring=True)
+    world.backfill(ledger)
+    world.ingest(ledger, 120, deferring=False)
+
+    number = 25 if scope == "channel" else 12
+    assert list(world.written) == [("opened", number, number)]
+
+
+def test_what_others_wrote_while_a_batch_was_on_its_way_is_read_after_it() -> None:
+    world = World("symbol", 15)
+    ledger = world.ledger()
+    world.ingest(ledger, 10, deferring=False)
+    rows = world.frame(10, 30)
+    watched = ledger.watch({KEY: BatchPart(TOPIC, 10, 30, [rows])}, LOGS)
+
+    ledger.written_elsewhere([KEY])
+    world.seam, world.commits, world.filled_to = 30, 2, 30
+    ledger.committed(watched, 2)
+    world.ingest(ledger, 50, deferring=False)
+
+    assert list(world.written) == [("opened", 7, 7)]
+
+
 def test_a_gap_of_a_symbol_that_is_kept_is_told_at_once() -> None:
     world = World("symbol", 20)
     ledger = world.ledger()

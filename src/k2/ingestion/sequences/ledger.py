@@ -49,7 +49,7 @@ class BatchPart:
     end: int
     frames: Sequence[pl.DataFrame]
     is_deferring: bool = False
-    """Some of the range is left out for now, or may be: what is missing in it is no gap yet."""
+    """Something of the partition is left out for now: what is missing is no gap yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +105,11 @@ class GapLedger:
         self._history = history
         self._look_at = clock.monotonic()
         self._known: dict[LogPartition, _Remembered] = {}
-        self._pending_from: dict[LogPartition, int] = {}
-        """From where on something was left out of a partition: what is missing there is decided once it is written."""
+        self._pending_from: dict[LogPartition, int | None] = {}
+        """From where on something was left out of a partition: what is missing there is decided once it is written.
+
+        None where others left something out before: from where on is not known.
+        """
 
     def watch(self, parts: Mapping[LogPartition, BatchPart], logs: Mapping[int, RegisteredLog]) -> Watched:
         """Decide what the batch's rows are; changes nothing.
@@ -124,7 +127,9 @@ class GapLedger:
             self._markers.refresh()
         for key, part in parts.items():
             if part.is_deferring:
-                self._pending_from.setdefault(key, part.start)
+                known = self._known.get(key)
+                is_first = known is not None and known.next_offset == part.start
+                self._pending_from.setdefault(key, part.start if is_first else None)
                 if self._scopes[part.topic] != "symbol":
                     continue  # its streams go through what is deferred and what is not
             rows = _rows(part.frames)
@@ -184,8 +189,11 @@ class GapLedger:
         """Remember what the batch did, now that it is in the table."""
         for key, seen in watched.seen.items():
             known = self._known.get(key)
-            memory = remembered(known.memory if known else Memory(), seen)
-            memory = without_forgotten(memory, self._rules, streams_max=self._settings.streams_max)
+            if known is None:
+                continue  # others have written rows since: it is read from the table
+            memory = without_forgotten(
+                remembered(known.memory, seen), self._rules, streams_max=self._settings.streams_max
+            )
             self._known[key] = _Remembered(memory, watched.ends[key], commit_sequence)
         for key in watched.resumed:
             self._pending_from.pop(key, None)
@@ -245,10 +253,12 @@ class GapLedger:
     def _memory(self, key: LogPartition, part: BatchPart, rows: pl.DataFrame) -> tuple[Memory, list[StreamChange]]:
         """Return the memory at the part's start, and what was not decided yet of the offsets before."""
         known = self._known.get(key)
-        pending_from = None if part.is_deferring else self._pending_from.get(key)
-        if known is not None and known.next_offset == part.start and pending_from is None:
+        is_resumed = key in self._pending_from and not part.is_deferring
+        if known is not None and known.next_offset == part.start and not is_resumed:
             return known.memory, []
-        found, missed = self._from_table(key, part, rows, pending_from)
+        if is_resumed and self._pending_from[key] is None:
+            self._known.pop(key, None)
+        found, missed = self._from_table(key, part, rows, self._pending_from[key] if is_resumed else None)
         self._known[key] = found
         return found.memory, missed
 
@@ -257,8 +267,8 @@ class GapLedger:
     ) -> tuple[_Remembered, list[StreamChange]]:
         """Take the memory from one head: rolled forward where it is behind, rebuilt where there is none to trust.
 
-        What happens from `pending_from` on was not decided before. Where that is not known any more, a backfilled row
-        tells: then what the rows can tell for certain is decided again, which changes nothing where it was.
+        What happens from `pending_from` on was not decided before. Where that is not known, a backfilled row tells:
+        then what the rows can tell for certain is decided again, which changes nothing where it was.
         """
         start, table = part.start, self._source.pinned(self._table)
         self._see_that_it_begins_at(table.head.seam, key, start)
