@@ -22,6 +22,7 @@ _SORTING = "tests/unit/ingestion/test_shedding.py"
 _CLIMBING = "tests/unit/ingestion/test_worker_ladder.py"
 _LATER = "tests/unit/ingestion/test_deferred_gaps.py"
 _COMMITS = "tests/unit/storage/test_deferring_commit.py"
+_OTHERS = "tests/simulation/test_lists_of_others.py"
 _EXAMPLES = "tests/simulation/test_shedding_behaviour.py"
 
 OVERLOAD = (
@@ -215,13 +216,25 @@ OVERLOAD = (
         (
             Edit(
                 "src/k2/ingestion/duplicates/deduplicator.py",
-                "            self._memories[at].written_elsewhere(since[at])\n",
+                "            self._memories[at].written_elsewhere(told[at])\n",
                 "            pass\n",
             ),
         ),
         (
             "tests/unit/ingestion/test_deduplicator.py::test_what_others_wrote_below_the_seam_is_read_before_the_next_batch",
         ),
+    ),
+    Mutant(
+        "lists-of-others-unseen",
+        "a partition that comes back is sorted by the list that it had when it was lost",
+        (Edit(_LANE, "if not self._shedding.reaches(chunk.log, held, chunk.start):", "if False:"),),
+        (f"{_OTHERS}::test_a_list_that_is_written_while_a_returning_worker_commits_hides_no_duplicate",),
+    ),
+    Mutant(
+        "predecessor-decided-all",
+        "a successor that defers believes that all before it was decided",
+        (Edit(_LEDGER, "part.start if is_first else None", "part.start"),),
+        (f"{_LATER}::test_a_successor_that_goes_on_deferring_tells_what_its_predecessor_deferred[channel]",),
     ),
     Mutant(
         "backfill-fence-dropped",

@@ -11,7 +11,7 @@ from k2.ingestion.sequences.ledger import BatchPart
 from k2.storage.seam import Counts, PartitionDelta
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     import polars as pl
 
@@ -153,10 +153,13 @@ class Pending:
         """Return what committing this adds to each partition, once it is decided what is a duplicate."""
         return {log: part.delta(decisions[log].duplicates) for log, part in self.partitions.items()}
 
-    def kept(self, decisions: Decisions) -> dict[LogPartition, BatchPart]:
-        """Return what goes into the table of each partition, once it is decided what is a duplicate."""
+    def kept(self, decisions: Decisions, listed: Collection[LogPartition] = ()) -> dict[LogPartition, BatchPart]:
+        """Return what goes into the table of each partition, once it is decided what is a duplicate.
+
+        A predicate that has matched nothing leaves nothing out, unless the partition is `listed` with earlier records.
+        """
         return {
-            log: BatchPart(p.topic, p.start, p.end, decisions[log].kept, is_deferring=p.predicate is not None)
+            log: BatchPart(p.topic, p.start, p.end, decisions[log].kept, is_deferring=p.deferred > 0 or log in listed)
             for log, p in self.partitions.items()
         }
 

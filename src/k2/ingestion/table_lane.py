@@ -237,6 +237,8 @@ class TableLane:
             self._pending.drop(chunk.log)
         batches = [self._pending] if self._prepared is None else [self._prepared.pending, self._pending]
         held = [part for batch in batches if (part := batch.partitions.get(chunk.log)) is not None]
+        if not self._shedding.reaches(chunk.log, held, chunk.start):  # others went on with it, and may have deferred
+            self._learn(self._heads.head(self.table))
         predicate = self._shedding.in_force(chunk.log, held)
         if not self._pending.takes(chunk.log, predicate):
             self._is_cut = True
@@ -316,7 +318,8 @@ class TableLane:
 
     def _watched(self, prepared: Prepared) -> Watched:
         if prepared.watched is None:
-            prepared.watched = self._gap_ledger.watch(prepared.pending.kept(prepared.decisions), self._logs)
+            kept = prepared.pending.kept(prepared.decisions, self._shedding.listed())
+            prepared.watched = self._gap_ledger.watch(kept, self._logs)
         return prepared.watched
 
     def _send_dead_letters(self, prepared: Prepared) -> None:
@@ -362,9 +365,8 @@ class TableLane:
 
     def _fail(self, error: Exception) -> None:
         """Keep what is held and try again after a pause, which doubles from failure to failure."""
-        pause = min(
-            self._settings.retry_pause_seconds * 2 ** min(self._failures, 30), self._settings.retry_pause_seconds_max
-        )
+        settings = self._settings
+        pause = min(settings.retry_pause_seconds * 2 ** min(self._failures, 30), settings.retry_pause_seconds_max)
         self._failures += 1
         self._retry_at = self._clock.monotonic() + pause
         self._observe(events.CommitFailed(self.table, self._failures, f"{type(error).__name__}: {error}", pause))

@@ -40,9 +40,9 @@ class CountedRows(StoredRows):
         return super().between(*arguments, **options)
 
 
-def stored_rows(lake):
+def stored_rows(lake, kind=CountedRows):
     planner = Planner(lake.tables, lake.settings)
-    return CountedRows(planner, lake.tables, "trades", FileChecks(check_contents=True, files_max=10))
+    return kind(planner, lake.tables, "trades", FileChecks(check_contents=True, files_max=10))
 
 
 def deduplicator(lake, stored=None, **settings):
@@ -141,3 +141,27 @@ def test_what_others_wrote_below_the_seam_is_read_before_the_next_batch(lake):
     aware = memory.decide(again)[AT].duplicates
 
     assert (unaware, aware) == (0, 1)
+
+
+def test_what_is_told_while_a_batch_is_decided_is_read_before_the_next_one(lake):
+    class Telling(CountedRows):
+        """Hears of a backfill after it has read the rows that memory lacks."""
+
+        pins = 0
+
+        def since(self, *arguments):
+            yield from super().since(*arguments)
+            memory.written_elsewhere({AT: 0})
+
+        def pin(self):
+            self.pins += 1
+            return super().pin()
+
+    rows = stored_rows(lake, Telling)
+    memory = deduplicator(lake, rows)
+
+    memory.decide(part(range(100, 110)))
+    before = rows.pins
+    memory.decide(part(range(100, 110)))
+
+    assert (before, rows.pins) == (1, 2)

@@ -8,6 +8,7 @@ import pytest
 
 from k2.common.degradation import DegradationLevel, Priority
 from k2.common.errors import CorruptionError, FencedError
+from k2.ingestion.duplicates.deduplicator import PartDecision
 from k2.ingestion.handover import Chunk
 from k2.ingestion.overload.flows import Flows
 from k2.ingestion.overload.ladder import NoLadder
@@ -237,6 +238,37 @@ def test_a_list_that_others_began_and_shortened_between_two_looks_is_told_as_wel
     changed = world.shedding.backfilled(head(entry(16, 17, 2, records=1), sequence=14).seam)
 
     assert changed == {KEY: 5}
+
+
+def test_a_list_is_known_to_hold_at_the_seam_at_which_it_was_seen_and_nowhere_else() -> None:
+    world = World()
+    unknown = world.shedding.reaches(KEY, [], 100)
+    world.learn()
+
+    assert not unknown
+    assert world.shedding.reaches(KEY, [], 100)
+    assert not world.shedding.reaches(KEY, [], 200)
+    assert world.shedding.reaches(KEY, [part(100, 150, None, 0), part(150, 200, None, 0)], 200)
+    assert not world.shedding.reaches(KEY, [part(100, 150, None, 0)], 200)
+
+
+@pytest.mark.parametrize(("deferred", "listed", "is_deferring"), [(0, (), False), (2, (), True), (0, (KEY,), True)])
+def test_a_predicate_that_has_matched_nothing_leaves_nothing_out(
+    deferred: int, listed: tuple[LogPartition, ...], is_deferring: bool
+) -> None:
+    pending = Pending()
+    pending.partitions[KEY] = part(0, 10, by(2), deferred)
+
+    kept = pending.kept({KEY: PartDecision(())}, listed)
+
+    assert kept[KEY].is_deferring is is_deferring
+
+
+def test_the_partitions_are_named_of_which_something_is_deferred() -> None:
+    world = World()
+    world.learn(entry(0, 50, 2))
+
+    assert world.shedding.listed() == {KEY}
 
 
 def test_a_batch_names_the_maps_by_which_it_was_sorted() -> None:

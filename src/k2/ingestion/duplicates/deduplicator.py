@@ -7,6 +7,7 @@ dropped. So memory that knows too much costs a look at the table, and memory tha
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Protocol
@@ -127,7 +128,7 @@ class Deduplicator(Protocol):
         ...
 
     def written_elsewhere(self, since: Mapping[LogPartition, int]) -> None:
-        """Take note that others have written rows below the seams of partitions, each after a commit."""
+        """Take note, even while a batch is decided, of rows that others wrote below seams, each after a commit."""
         ...
 
 
@@ -179,6 +180,8 @@ class TableDeduplicator:
             capacity=settings.ids_capacity, error_rate=settings.ids_error_rate, window_ms=_WINDOW_MS
         )
         self._ids_at_ms = 0
+        self._lock = threading.Lock()
+        self._written_since: dict[LogPartition, int] = {}
 
     def decide(self, parts: Mapping[LogPartition, Part]) -> Decisions:
         """Decide a batch; see Deduplicator."""
@@ -208,8 +211,9 @@ class TableDeduplicator:
 
     def written_elsewhere(self, since: Mapping[LogPartition, int]) -> None:
         """Read those rows before the partition's next batch is decided; see Deduplicator."""
-        for at in since.keys() & self._memories.keys():
-            self._memories[at].written_elsewhere(since[at])
+        with self._lock:
+            for at, commit_sequence in since.items():
+                self._written_since[at] = min(commit_sequence, self._written_since.get(at, commit_sequence))
 
     @property
     def size_bytes(self) -> int:
@@ -301,6 +305,10 @@ class TableDeduplicator:
 
     def _take_memory(self, wanted: Mapping[LogPartition, tuple[int, _Keyed]]) -> PinnedSnapshot | None:
         """See that memory ends where each part begins: forget what is ahead, roll forward what is behind."""
+        with self._lock:
+            told, self._written_since = self._written_since, {}
+        for at in told.keys() & self._memories.keys():
+            self._memories[at].written_elsewhere(told[at])
         gaps: dict[LogPartition, MemoryGap] = {}
         for at, (start, keyed) in wanted.items():
             memory = self._memories.get(at)

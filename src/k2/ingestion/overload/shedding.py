@@ -91,6 +91,21 @@ class Shedding:
                 changed[key] = before.commit_sequence
         return changed
 
+    def listed(self) -> frozenset[LogPartition]:
+        """Return the partitions of which something is deferred."""
+        return frozenset(LogPartition(entry.log_id, entry.partition) for entry in self._seam.deferred)
+
+    def reaches(self, log: LogPartition, parts: Iterable[PartitionPending], start: int) -> bool:
+        """Say whether what is known of a partition's list holds for a chunk that begins at `start`.
+
+        A list gets longer only where the seam moves: what is known at this very seam lacks nothing but what others
+        have written of it, which shows at the next look. `parts` are as in `in_force`.
+        """
+        known = self._seam.next_offset(log)
+        for part in parts:
+            known = part.end
+        return known == start
+
     # Sorting.
 
     def in_force(self, log: LogPartition, parts: Iterable[PartitionPending]) -> Predicate | None:
