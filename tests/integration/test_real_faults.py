@@ -1,4 +1,4 @@
-"""A stated share of the fault campaign on real processes: four faults; `make faults REAL_RUNS=50` runs all kinds."""
+"""A stated share of the fault campaign on real processes: five faults; `make faults REAL_RUNS=50` runs all kinds."""
 
 from __future__ import annotations
 

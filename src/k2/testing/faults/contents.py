@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from k2.storage.tables import MarketTables
 
 _OF_COMMITS: Final = {
-    "trades": {"commit_sequence"},
-    "quotes": {"commit_sequence"},
+    "trades": {"commit_sequence", "written_by"},
+    "quotes": {"commit_sequence", "written_by"},
     "gaps": {"commit_sequence", "decided_offset", "ts_recorded"},
 }
 """Columns that tell when or by which commit a row was written; where commits fall is no part of what it says."""

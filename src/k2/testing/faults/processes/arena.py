@@ -111,6 +111,7 @@ class Run:
         self.injected = 0
         self.complaints: list[str] = []
         self.catalog_settings: dict[str, Any] = {}
+        self.degradation_settings: dict[str, Any] = {}
         self._stack = ExitStack()
         if small_disk:
             subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_DISK_BYTES}", "tmpfs", self.warehouse], check=True)
@@ -263,6 +264,7 @@ class Run:
             },
             "catalog": {**_SETTINGS["catalog"], **places},
             "ingestion": {**_SETTINGS["ingestion"], **extra.get("ingestion", {})},
+            "degradation": self.degradation_settings,
         }
         lines = [
             f"topics_file = {json.dumps(str(self.directory / 'topics.yaml'))}",

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from k2.common.crash_points import EXIT_CODE, INGEST_NAMES
+from k2.common.degradation import DegradationLevel
 from k2.testing.faults.processes import surroundings, valkey_losses
 from k2.testing.faults.processes.feeder import Feeder
+from k2.testing.faults.processes.level_kills import kill_at
 from k2.testing.faults.processes.repeating_feeder import RepeatingFeeder
 from k2.testing.faults.processes.worker_process import WorkerProcess
 
@@ -201,7 +203,13 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
     Scenario("clock off", "21", _wrong_clock),
     Scenario("clock frozen", "21", _frozen_clock),
     Scenario("burst", "22", _burst),
+    Scenario("kill -9 at every level", "22", kill_at(*DegradationLevel), broken=0.0, feeder=RepeatingFeeder),
+    Scenario(
+        "kill -9 at the top level", "22", kill_at(DegradationLevel.CIRCUIT_BREAK), broken=0.0, feeder=RepeatingFeeder
+    ),
     Scenario("expiry beside kills", "25", _expiry_and_kills),
 )
-QUICK: Final = ("crash at metadata_written", "zombie", "overlapping writers", "Valkey lost")
+QUICK: Final = (
+    "crash at metadata_written", "zombie", "overlapping writers", "Valkey lost", "kill -9 at the top level",
+)  # fmt: skip
 """The stated share that runs with the tests."""
