@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from k2.kafka.ports import LogRange, TopicPartition
     from k2.kafka.topics import Topic
     from k2.query.certificate import AsOf
+    from k2.query.following import Followed
     from k2.query.kafka_tail import KafkaTail
     from k2.query.on_demand import OnDemandReader
     from k2.query.ports import Decodes, RemembersEnds
@@ -90,6 +91,7 @@ class LogSide:
         unregistered = [name for name, refused in state.refused.items() if refused.unregistered]
         wanted = {topic.name for topic in topics}
         ranges = self._log_facts.ranges([item.topic.name for item in followed] + sorted(wanted & set(unregistered)))
+        _check_followed(followed, head, shortfalls)
         live = {
             (item.topic.name, number): ranges[item.topic.name, number]
             for item in followed
@@ -271,6 +273,19 @@ def _check_reaches(
             extent, seam = live.get((log.topic, number)), head.seam.next_offset(LogPartition(log.log_id, number))
             if extent is not None and seam is not None and extent.end < seam:
                 shortfalls.add(LogIdentityError(misfit(head.table_name, log.topic, number, seam, extent) or ""))
+
+
+def _check_followed(followed: Sequence[Followed], head: TableHead, shortfalls: Shortfalls) -> None:
+    """See that the tail follows the logs that the table knows by now: of another one it tells nothing."""
+    for item in followed:
+        if item.log != head.log_of(item.topic.name):
+            shortfalls.add(
+                UnavailableError(
+                    f"expected the tail to follow the log of {item.topic.name} that {head.table_name} was built from, "
+                    "found it at another one, which the table has left or not taken up yet: ask again in a moment",
+                    dependency="kafka",
+                )
+            )
 
 
 def _check_retained(missing: Sequence[MissingRange], live: Mapping[TopicPartition, LogRange]) -> None:

@@ -55,6 +55,8 @@ class TopicWatch:
         self.state = WatchedState()
         self.trouble: K2Error | None = None
         self._looks = 0
+        self._in_vain = -1
+        """How many looks had ended when somebody last gave up waiting."""
         self._looked = threading.Condition()
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -93,15 +95,22 @@ class TopicWatch:
         self.state = WatchedState(heads, followed, refused)
 
     def look_again(self, seconds: float) -> None:
-        """Have the thread look now, and wait for it at most `seconds`; without a thread, look here."""
+        """Have the thread look now, and wait for it at most `seconds`; without a thread, look here.
+
+        Nobody waits for what is out of reach: where the last look failed, or somebody has waited for the look under
+        way in vain, the thread goes on by itself, and this returns at once.
+        """
         if self._thread is None:
             self.look()
             return
         with self._looked:
+            if self.trouble is not None or self._in_vain == self._looks:
+                return
             # The look under way, if any, may have begun too early: the one after it counts.
             wanted = self._looks + 2
             self._wake.set()
-            self._looked.wait_for(lambda: self._looks >= wanted or self._wake_again(), timeout=seconds)
+            if not self._looked.wait_for(lambda: self._looks >= wanted or self._wake_again(), timeout=seconds):
+                self._in_vain = self._looks
 
     def _wake_again(self) -> bool:
         self._wake.set()

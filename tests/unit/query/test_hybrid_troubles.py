@@ -167,6 +167,19 @@ def test_rows_of_a_log_that_was_left_behind_stay_in_the_answer(hybrid: Simulated
     assert answer.table["log_id"].to_pylist() == [0, 0, 0, 0, 2]
 
 
+def test_a_tail_that_has_not_heard_of_a_new_log_makes_no_answer_short(
+    hybrid: SimulatedHybrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hybrid.tail.step()
+    hybrid.market.create(ASX.name, "id-2")
+    hybrid.market.register(ASX.name)
+    hybrid.market.append(ASX.name, "BHP", 9)
+    monkeypatch.setattr(hybrid.tail, "look_again", lambda _: None)
+
+    with pytest.raises(UnavailableError, match="found it at another one"):
+        ask(hybrid)
+
+
 def test_a_log_that_the_table_has_left_cannot_come_back_unnoticed(hybrid: SimulatedHybrid) -> None:
     hybrid.market.create(ASX.name, "id-2")
     hybrid.market.register(ASX.name)
