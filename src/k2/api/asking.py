@@ -9,7 +9,8 @@ from fastapi.responses import StreamingResponse
 
 from k2.api.formats import FORMATS, Page
 from k2.api.turns import unless_gone
-from k2.api.weights import weight_of
+from k2.api.weights import Weight, weight_of
+from k2.common.errors import ReadLimitError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from k2.api.ports import Engine
     from k2.api.settings import ApiSettings
     from k2.api.turns import Turns
-    from k2.api.weights import Weight
     from k2.common.clock import Clock
     from k2.query.certificate import Certificate
     from k2.query.request import QueryRequest
@@ -75,6 +75,18 @@ class Asking:
         begun = await unless_gone(request, self.turns.run(begin, weight))
         request.state.facts["rows"] = begun.page.table.num_rows
         return _HeldResponse(self.turns, begun, media_type)
+
+    async def answer_by_reading(
+        self, request: Request, encoding: str, make: Callable[[int | None], tuple[Page, Mapping[str, str]]]
+    ) -> StreamingResponse:
+        """Answer as a light question where `make` reads no more rows than it is told, else as a heavy one.
+
+        How much is to be read shows only with a look at the table, which a light question's turn is enough for.
+        """
+        try:
+            return await self.answer(request, Weight.LIGHT, encoding, lambda: make(self.settings.light_read_rows_max))
+        except ReadLimitError:
+            return await self.answer(request, Weight.HEAVY, encoding, lambda: make(None))
 
 
 class _HeldResponse(StreamingResponse):

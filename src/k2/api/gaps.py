@@ -10,7 +10,6 @@ from fastapi.responses import StreamingResponse
 from k2.api.formats import Page, chosen
 from k2.api.parameters import nanoseconds, refuse_unknown
 from k2.api.records import RESPONSES, Exchange, FormatName, rows_limit
-from k2.api.weights import Weight
 from k2.query.gap_aware import gaps_table
 
 if TYPE_CHECKING:
@@ -50,10 +49,10 @@ def gap_routes(asking: Asking) -> APIRouter:
         encoding = chosen(request.headers.get("accept"), format_name)
         since_ns, rows = nanoseconds("since", since), rows_limit(limit, asking.settings)
 
-        def make() -> tuple[Page, dict[str, str]]:
-            found = asking.engine.gaps(symbol=symbol, exchange=exchange, since_ns=since_ns)
+        def make(read_rows_max: int | None) -> tuple[Page, dict[str, str]]:
+            found = asking.engine.gaps(symbol=symbol, exchange=exchange, since_ns=since_ns, read_rows_max=read_rows_max)
             return Page(gaps_table(found, rows)), {}
 
-        return await asking.answer(request, Weight.HEAVY, encoding, make)
+        return await asking.answer_by_reading(request, encoding, make)
 
     return router

@@ -22,14 +22,21 @@ class Engine(Protocol):
         """Answer a question about bars."""
         ...
 
-    def symbols(self, exchange: str | None = None, data_type: str | None = None) -> list[SymbolSummary]:
-        """Return the symbols that there are."""
+    def symbols(
+        self, exchange: str | None = None, data_type: str | None = None, *, read_rows_max: int | None = None
+    ) -> list[SymbolSummary]:
+        """Return the symbols that there are; ReadLimitError where more rows than that would have to be read."""
         ...
 
     def gaps(
-        self, *, symbol: str | None = None, exchange: str | None = None, since_ns: int | None = None
+        self,
+        *,
+        symbol: str | None = None,
+        exchange: str | None = None,
+        since_ns: int | None = None,
+        read_rows_max: int | None = None,
     ) -> pl.DataFrame:
-        """Return one row a gap, the newest first."""
+        """Return one row a gap, the newest first; ReadLimitError where more rows than that would have to be read."""
         ...
 
     def get_stats(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from k2.common.errors import (
     MemberFencedError,
     OverloadedError,
     QueryError,
+    ReadLimitError,
     RecordError,
     UnavailableError,
 )
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 STATUS_OF: Final[dict[type[K2Error], int]] = {
     QueryError: 422,
+    ReadLimitError: 422,
     ConfigurationError: 400,
     MemberFencedError: 503,
     RecordError: 422,
@@ -45,6 +47,7 @@ STATUS_OF: Final[dict[type[K2Error], int]] = {
 
 TITLE_OF: Final[dict[type[K2Error], str]] = {
     QueryError: "The question cannot be answered as asked",
+    ReadLimitError: "More would have to be read than was allowed",
     ConfigurationError: "The platform is set up wrongly",
     MemberFencedError: "Another worker has taken over",
     RecordError: "A record is bad",

@@ -12,7 +12,6 @@ from k2.api.cursors import continued, next_cursor
 from k2.api.formats import FORMATS, Page, chosen
 from k2.api.parameters import knowledge, nanoseconds, refuse_unknown
 from k2.api.summaries import summaries_table
-from k2.api.weights import Weight
 from k2.common.errors import QueryError
 from k2.query.request import QueryRequest
 
@@ -227,10 +226,10 @@ def _add_symbols(router: APIRouter, asking: Asking) -> None:
         refuse_unknown(request, frozenset({"exchange", "data_type", "format"}))
         encoding = chosen(request.headers.get("accept"), format_name)
 
-        def make() -> tuple[Page, dict[str, str]]:
-            return Page(summaries_table(asking.engine.symbols(exchange, data_type))), {}
+        def make(read_rows_max: int | None) -> tuple[Page, dict[str, str]]:
+            return Page(summaries_table(asking.engine.symbols(exchange, data_type, read_rows_max=read_rows_max))), {}
 
-        return await asking.answer(request, Weight.HEAVY, encoding, make)
+        return await asking.answer_by_reading(request, encoding, make)
 
 
 def certificate_header(certificate: Certificate, bytes_max: int) -> str:

@@ -41,6 +41,12 @@ class ApiSettings(BaseModel):
         gt=0,
         description="Range up to which a question is light: it goes before the others, and is answered at every level",
     )
+    light_read_rows_max: int = Field(
+        default=200_000,
+        ge=0,
+        description="Rows that are to be read up to which a question for symbols or gaps is light: of symbols those in "
+        "files that nobody has counted yet, of gaps all events",
+    )
     queue_max: int = Field(default=32, ge=0, description="Questions that wait for their turn; more are refused (503)")
     queue_seconds_max: float = Field(default=5.0, gt=0, description="Longest wait of a question for its turn, seconds")
     sending_bytes_max: int = Field(

@@ -5,6 +5,7 @@ K2Error
 │   └── MemberFencedError  another process took this one's place in its group; end this one
 ├── RecordError            this record is bad; dead-letter it and go on
 ├── QueryError             the question cannot be answered as asked; ask another
+│   └── ReadLimitError     more would have to be read than the caller allowed; allow more
 ├── UnavailableError       a dependency is down or busy; retry after a pause
 │   └── OverloadedError    K2 itself is too busy
 ├── FencedError            another writer owns these partitions; drop the batch, seek to the seam
@@ -34,6 +35,10 @@ class RecordError(K2Error):
 
 class QueryError(K2Error):
     """The question itself is wrong or cannot be answered as asked."""
+
+
+class ReadLimitError(QueryError):
+    """More rows would have to be read than the caller allowed; nothing was read. Allow more, or ask for less."""
 
 
 class UnavailableError(K2Error):

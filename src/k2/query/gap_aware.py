@@ -44,8 +44,10 @@ class AnswersQuestions(Protocol):
         """Answer a question about bars."""
         ...
 
-    def symbols(self, exchange: str | None = None, data_type: str | None = None) -> list[SymbolSummary]:
-        """Return the symbols that there are."""
+    def symbols(
+        self, exchange: str | None = None, data_type: str | None = None, *, read_rows_max: int | None = None
+    ) -> list[SymbolSummary]:
+        """Return the symbols that there are; ReadLimitError where more rows than that would have to be read."""
         ...
 
     def get_stats(self) -> dict[str, Any]:
@@ -75,9 +77,14 @@ class GapTable(Protocol):
     """Where the gaps themselves are read."""
 
     def gaps(
-        self, *, symbol: str | None = None, exchange: str | None = None, since_ns: int | None = None
+        self,
+        *,
+        symbol: str | None = None,
+        exchange: str | None = None,
+        since_ns: int | None = None,
+        read_rows_max: int | None = None,
     ) -> pl.DataFrame:
-        """Return one row a gap, the newest first."""
+        """Return one row a gap, the newest first; ReadLimitError where more rows than that would have to be read."""
         ...
 
 
@@ -144,14 +151,21 @@ class GapAwareEngine:
         )
 
     def gaps(
-        self, *, symbol: str | None = None, exchange: str | None = None, since_ns: int | None = None
+        self,
+        *,
+        symbol: str | None = None,
+        exchange: str | None = None,
+        since_ns: int | None = None,
+        read_rows_max: int | None = None,
     ) -> pl.DataFrame:
         """Return one row a gap, the newest first; `since_ns` leaves out those that ended before, in event time."""
-        return self._table.gaps(symbol=symbol, exchange=exchange, since_ns=since_ns)
+        return self._table.gaps(symbol=symbol, exchange=exchange, since_ns=since_ns, read_rows_max=read_rows_max)
 
-    def symbols(self, exchange: str | None = None, data_type: str | None = None) -> list[SymbolSummary]:
-        """Return the symbols that there are."""
-        return self._engine.symbols(exchange, data_type)
+    def symbols(
+        self, exchange: str | None = None, data_type: str | None = None, *, read_rows_max: int | None = None
+    ) -> list[SymbolSummary]:
+        """Return the symbols that there are; see HybridQueryEngine."""
+        return self._engine.symbols(exchange, data_type, read_rows_max=read_rows_max)
 
     def get_stats(self) -> dict[str, Any]:
         """Return what the engine has done and holds."""

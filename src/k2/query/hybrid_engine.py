@@ -137,12 +137,19 @@ class HybridQueryEngine:
 
         return self._answered(request.trades, read, lambda draft: bars_answer(request, draft, self._bars, self._clock))
 
-    def symbols(self, exchange: str | None = None, data_type: str | None = None) -> list[SymbolSummary]:
-        """Return the symbols that the tables and the tail hold, in order of data type, exchange and symbol."""
+    def symbols(
+        self, exchange: str | None = None, data_type: str | None = None, *, read_rows_max: int | None = None
+    ) -> list[SymbolSummary]:
+        """Return the symbols that the tables and the tail hold, in order of data type, exchange and symbol.
+
+        Raises:
+            ReadLimitError: files of more than `read_rows_max` rows were written since their symbols were last counted.
+        """
         for name in (data_type,) if data_type else tuple(RECORD_TYPES):
             self._topics_of(name, exchange)
         with self._turn():
-            return self._symbols.count(exchange, [data_type] if data_type else list(RECORD_TYPES))
+            names = [data_type] if data_type else list(RECORD_TYPES)
+            return self._symbols.count(exchange, names, read_rows_max=read_rows_max)
 
     def get_stats(self) -> dict[str, Any]:
         """Return what the engine and its tail have done and hold."""

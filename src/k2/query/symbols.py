@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from k2.common.errors import QueryError
+from k2.common.errors import QueryError, ReadLimitError
 from k2.kafka.topics import exchange_of
 from k2.query.request import DataType, SymbolSummary
 from k2.query.scan import files_source
@@ -16,7 +16,7 @@ from k2.schemas.records import RECORD_TYPES
 from k2.storage.seam import LogPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from k2.common.errors import CorruptionError
     from k2.query.intact_files import IntactFiles
@@ -44,16 +44,24 @@ class SymbolCounter:
         self._kept = 0
         self._lock = threading.Lock()
 
-    def count(self, exchange: str | None, data_types: Sequence[str]) -> list[SymbolSummary]:
+    def count(
+        self, exchange: str | None, data_types: Sequence[str], *, read_rows_max: int | None = None
+    ) -> list[SymbolSummary]:
         """Return the symbols of the newest snapshots and of what the tail holds above their seams.
 
         Raises:
+            ReadLimitError: the files that nobody has counted yet hold more than `read_rows_max` rows.
             QueryError: there are more symbols than the limit.
         """
+        pinned = {data_type: self._planner.pin(data_type) for data_type in data_types}
+        files = {
+            data_type: {file.path: file for file in self._planner.plan(each, exchange=exchange)}
+            for data_type, each in pinned.items()
+        }
+        self._see_that_little_is_unread(files.values(), read_rows_max)
         summaries: list[SymbolSummary] = []
-        for data_type in data_types:
-            pinned = self._planner.pin(data_type)
-            entries = [*self._stored(data_type, pinned, exchange), *self._held(pinned, exchange)]
+        for data_type, each in pinned.items():
+            entries = [*self._stored(data_type, files[data_type], exchange), *self._held(each, exchange)]
             summaries += _merged(data_type, entries)
         if len(summaries) > self._settings.symbols_max:
             raise QueryError(
@@ -62,8 +70,18 @@ class SymbolCounter:
             )
         return summaries
 
-    def _stored(self, data_type: str, pinned: PinnedSnapshot, exchange: str | None) -> Iterable[Counted]:
-        files = {file.path: file for file in self._planner.plan(pinned, exchange=exchange)}
+    def _see_that_little_is_unread(
+        self, planned: Iterable[Mapping[str, PlannedFile]], read_rows_max: int | None
+    ) -> None:
+        if read_rows_max is None:
+            return
+        rows = sum(file.rows for files in planned for path, file in files.items() if path not in self._files)
+        if rows > read_rows_max:
+            raise ReadLimitError(
+                f"expected at most {read_rows_max} rows in files whose symbols are not counted yet, found {rows}"
+            )
+
+    def _stored(self, data_type: str, files: Mapping[str, PlannedFile], exchange: str | None) -> Iterable[Counted]:
         with self._lock:  # one reads, the others wait for what it finds
             unread = [path for path in files if path not in self._files]
             found: dict[str, list[Counted]] = {path: [] for path in unread}

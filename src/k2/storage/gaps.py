@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, EqualTo
 
+from k2.common.errors import ReadLimitError
 from k2.schemas.arrow import polars_schema
 from k2.schemas.records import GAPS
 from k2.storage.event_tables import GAP_EVENTS, EventWriter
@@ -38,9 +39,20 @@ class GapReader:
         self._tables = tables
 
     def gaps(
-        self, *, symbol: str | None = None, exchange: str | None = None, since_ns: int | None = None
+        self,
+        *,
+        symbol: str | None = None,
+        exchange: str | None = None,
+        since_ns: int | None = None,
+        read_rows_max: int | None = None,
     ) -> pl.DataFrame:
-        """Return one row a gap, the newest first; `since_ns` leaves out those that ended before, in event time."""
+        """Return one row a gap, the newest first; `since_ns` leaves out those that ended before, in event time.
+
+        Raises:
+            ReadLimitError: the table holds more than `read_rows_max` events; all are read, whatever is asked for.
+        """
+        if read_rows_max is not None:
+            self._see_that_there_are_few(read_rows_max)
         parts = {"symbol": symbol, "exchange": exchange}
         filters = [pl.col(name) == value for name, value in parts.items() if value is not None]
         if since_ns is not None:
@@ -53,6 +65,13 @@ class GapReader:
         return self._events(
             And(EqualTo(term="topic_id", value=topic_id), EqualTo(term="log_partition", value=partition))
         )
+
+    def _see_that_there_are_few(self, events_max: int) -> None:
+        snapshot = self._tables.latest(GAPS.name).current_snapshot()
+        summary = None if snapshot is None else snapshot.summary
+        events = 0 if summary is None else int(summary.additional_properties.get("total-records", "0"))
+        if events > events_max:
+            raise ReadLimitError(f"expected at most {events_max} events of gaps, found {events}")
 
     def _events(self, within: BooleanExpression) -> pl.DataFrame:
         table = self._tables.latest(GAPS.name)

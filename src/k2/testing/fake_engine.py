@@ -14,7 +14,7 @@ from k2.query.certificate import AsOf, Certificate
 from k2.query.request import Answer, QueryRequest, RowKey, SymbolSummary
 from k2.schemas.arrow import arrow_schema
 from k2.schemas.records import ORDER, RECORD_TYPES
-from k2.testing.fake_gaps import FakeGaps
+from k2.testing.fake_gaps import FakeGaps, see_that_few_are_read
 from k2.testing.plain_bars import plain_bars, utc_start
 
 if TYPE_CHECKING:
@@ -69,8 +69,11 @@ class FakeEngine:
         certificate = replace(trades.certificate, bars={**stated, "bars": len(bars)})
         return Answer(pa.Table.from_pylist(bars, BARS_SCHEMA), certificate)
 
-    def symbols(self, exchange: str | None = None, data_type: str | None = None) -> list[SymbolSummary]:
-        """Return what the rows hold."""
+    def symbols(
+        self, exchange: str | None = None, data_type: str | None = None, *, read_rows_max: int | None = None
+    ) -> list[SymbolSummary]:
+        """Return what the rows hold; none of them was counted before."""
+        see_that_few_are_read(sum(map(len, self.rows.values())), read_rows_max)
         found = []
         for name, rows in self.rows.items():
             if data_type in (None, name):
@@ -81,10 +84,15 @@ class FakeEngine:
         return found
 
     def gaps(
-        self, *, symbol: str | None = None, exchange: str | None = None, since_ns: int | None = None
+        self,
+        *,
+        symbol: str | None = None,
+        exchange: str | None = None,
+        since_ns: int | None = None,
+        read_rows_max: int | None = None,
     ) -> pl.DataFrame:
         """Return the gaps that `known_gaps` tells."""
-        return self.known_gaps.gaps(symbol=symbol, exchange=exchange, since_ns=since_ns)
+        return self.known_gaps.gaps(symbol=symbol, exchange=exchange, since_ns=since_ns, read_rows_max=read_rows_max)
 
     def get_stats(self) -> dict[str, Any]:
         """Return how often it was asked."""

@@ -6,11 +6,18 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from k2.common.errors import ReadLimitError
 from k2.storage.gaps import states
 from k2.testing.gap_events import gap_events
 
 if TYPE_CHECKING:
     from k2.common.errors import K2Error
+
+
+def see_that_few_are_read(rows: int, read_rows_max: int | None) -> None:
+    """Raise ReadLimitError if more rows are read than the caller allows."""
+    if read_rows_max is not None and rows > read_rows_max:
+        raise ReadLimitError(f"expected at most {read_rows_max} rows to be read, found {rows}")
 
 
 class FakeGaps:
@@ -34,10 +41,16 @@ class FakeGaps:
         return self.events.filter(pl.col("data_type") == data_type, mine)
 
     def gaps(
-        self, *, symbol: str | None = None, exchange: str | None = None, since_ns: int | None = None
+        self,
+        *,
+        symbol: str | None = None,
+        exchange: str | None = None,
+        since_ns: int | None = None,
+        read_rows_max: int | None = None,
     ) -> pl.DataFrame:
         """Return one row a gap, the newest first."""
         self._fail()
+        see_that_few_are_read(self.events.height, read_rows_max)
         found = states(self.events)
         for name, value in (("symbol", symbol), ("exchange", exchange)):
             found = found if value is None else found.filter(pl.col(name) == value)

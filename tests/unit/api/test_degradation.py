@@ -16,6 +16,7 @@ from k2.common.announcing import LevelAnnouncement
 from k2.common.degradation import DegradationLevel
 from k2.common.errors import UnavailableError
 from k2.testing.fake_engine import FakeEngine
+from k2.testing.gap_events import gap_event, gap_events
 from k2.testing.level_board import FakeLevelBoard
 from k2.testing.manual_clock import ManualClock
 from k2.testing.market_rows import START_NS, market_rows
@@ -36,7 +37,9 @@ def board(clock: ManualClock) -> FakeLevelBoard:
 
 @pytest.fixture
 def engine() -> FakeEngine:
-    return FakeEngine({"trades": market_rows(range(30))})
+    engine = FakeEngine({"trades": market_rows(range(30))})
+    engine.known_gaps.events = gap_events(gap_event("opened", 10, 14))
+    return engine
 
 
 def client_of(
@@ -63,11 +66,12 @@ def announce(board: FakeLevelBoard, clock: ManualClock, level: DegradationLevel,
     ("path", "asked"), [("/v1/trades", HEAVY), ("/v1/quotes", HEAVY), ("/v1/symbols", {}), ("/v1/gaps", {})]
 )
 def test_at_circuit_break_heavy_work_is_refused_with_the_reason_and_when_to_ask_again(
-    client: TestClient, board: FakeLevelBoard, clock: ManualClock, engine: FakeEngine, path: str, asked: dict[str, str]
+    board: FakeLevelBoard, clock: ManualClock, engine: FakeEngine, path: str, asked: dict[str, str]
 ) -> None:
     announce(board, clock, DegradationLevel.CIRCUIT_BREAK)
 
-    response = client.get(path, params=asked)
+    with client_of(engine, clock, board, circuit_break_retry_seconds=17, light_read_rows_max=0) as client:
+        response = client.get(path, params=asked)
 
     assert (response.status_code, response.headers["Retry-After"]) == (503, "17")
     assert response.json()["reason"] == "circuit_break"
@@ -85,6 +89,29 @@ def test_at_circuit_break_light_reads_are_answered_and_the_certificate_says_the_
     certificate = response.json()["certificate"]
     assert response.status_code == 200
     assert (certificate["platform_level"], certificate["platform_reason"]) == ("CIRCUIT_BREAK", "lag of w1")
+
+
+@pytest.mark.parametrize("path", ["/v1/symbols", "/v1/gaps"])
+def test_symbols_and_gaps_that_read_little_are_answered_at_circuit_break(
+    client: TestClient, board: FakeLevelBoard, clock: ManualClock, path: str
+) -> None:
+    announce(board, clock, DegradationLevel.CIRCUIT_BREAK)
+
+    response = client.get(path)
+
+    assert response.status_code == 200
+    assert response.json()["data"]
+
+
+@pytest.mark.parametrize("path", ["/v1/symbols", "/v1/gaps"])
+def test_symbols_and_gaps_that_read_much_are_answered_as_heavy_questions(
+    engine: FakeEngine, clock: ManualClock, path: str
+) -> None:
+    with client_of(engine, clock, light_read_rows_max=0) as client:
+        response = client.get(path)
+
+    assert response.status_code == 200
+    assert response.json()["data"]
 
 
 @pytest.mark.parametrize("level", [level for level in DegradationLevel if level < DegradationLevel.CIRCUIT_BREAK])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from k2.common.errors import OverloadedError, QueryError
+from k2.common.errors import OverloadedError, QueryError, ReadLimitError
 from k2.query.certificate import AsOf, Certificate
 from k2.testing.simulated_hybrid import (
     ASX,
@@ -229,6 +229,18 @@ def test_a_symbol_that_says_sql_is_only_a_symbol(hybrid: SimulatedHybrid) -> Non
     hybrid.market.commit(ASX.name, home(hybrid, "BHP"))
 
     assert ask(hybrid, symbol="' OR 1=1 --").table.num_rows == 0
+
+
+def test_what_was_counted_once_is_not_to_be_read_again(hybrid: SimulatedHybrid) -> None:
+    hybrid.market.append(ASX.name, "BHP", 1)
+    hybrid.market.commit(ASX.name, home(hybrid, "BHP"))
+
+    with pytest.raises(ReadLimitError, match=r"at most 0 rows.*found 1"):
+        hybrid.engine.symbols(read_rows_max=0)
+
+    counted = hybrid.engine.symbols(read_rows_max=1)
+    assert counted
+    assert hybrid.engine.symbols(read_rows_max=0) == counted
 
 
 def test_symbols_are_counted_over_table_and_tail(hybrid: SimulatedHybrid) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
+from k2.common.errors import ReadLimitError
 from k2.ingestion.sequences.batches import COLUMNS
 from k2.schemas.records import GAPS
 from k2.storage.event_tables import GAP_EVENTS, EventWriter
@@ -52,6 +53,18 @@ def test_gaps_are_found_by_symbol_exchange_and_time(lake: LocalLake) -> None:
     assert reader.gaps(symbol="CBA")["gap_first"].to_list() == [30]
     assert reader.gaps(exchange="sim").height == 0
     assert (reader.gaps(since_ns=200).height, reader.gaps(since_ns=201).height) == (2, 0)
+
+
+def test_no_event_is_read_where_there_are_more_than_the_caller_allows(lake: LocalLake) -> None:
+    writer, reader = GapWriter(lake.tables, lake.settings, lake.clock), GapReader(lake.tables)
+    nothing = reader.gaps(read_rows_max=0)
+    writer.append(gap_events(gap_event("opened", 10, 14), gap_event("filled", 12, 12, event_offset=9)))
+
+    with pytest.raises(ReadLimitError, match="at most 1 events of gaps, found 2"):
+        reader.gaps(read_rows_max=1)
+
+    assert nothing.is_empty()
+    assert reader.gaps(read_rows_max=2).height == 1
 
 
 def test_a_partitions_rows_come_back_in_the_order_of_the_log(lake: LocalLake) -> None:
