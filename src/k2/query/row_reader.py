@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Final
 
-import polars as pl
 import pyarrow.compute as pc
 
 from k2.common.errors import QueryError
@@ -27,6 +27,7 @@ from k2.schemas.records import ORDER
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import polars as pl
     import pyarrow as pa
 
     from k2.query.amending import Amending
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
     from k2.query.request import QueryRequest
     from k2.query.settings import QuerySettings
     from k2.storage.planning import PlannedFile
+
+
+_NEWEST_FILES: Final = 4
+"""Files that are read at first to find the newest record, and how many times as many at each further step."""
 
 
 class RowReader:
@@ -50,18 +55,24 @@ class RowReader:
         self.amendments = Amendments(planner=planner, files=files, settings=settings)
 
     def newest_ns(self, request: QueryRequest, draft: Draft, logged: pl.DataFrame | None, prefix: Prefix) -> int | None:
-        """Return the event time of the symbol's newest record, whatever its action; None if there is none."""
-        found: list[int] = []
-        if logged is not None:
-            found += logged.select(pl.col("ts_event_ns").max()).to_series().to_list()
+        """Return the event time of the symbol's newest record, whatever its action; None if there is none.
+
+        The files with the newest rows are read first, and none that can hold no newer record than the one found: so a
+        symbol of which the log has records costs the same however many files there are.
+        """
+        newest = None if logged is None else _latest(logged)
         condition = matching(request, None, None) & prefix.condition
-        files = self.files(request, draft, None, None)
-        if files:
-            statement = newest_statement(draft.record_type, condition)
+        statement = newest_statement(draft.record_type, condition)
+        left = sorted(
+            self.files(request, draft, None if newest is None else newest + 1, None), key=_last_ns, reverse=True
+        )
+        at_once = _NEWEST_FILES
+        while left and (newest is None or _last_ns(left[0]) > newest):
+            files, left, at_once = left[:at_once], left[at_once:], at_once * _NEWEST_FILES
             table = self._files_read.fetch(statement, condition.values, files, draft.shortfalls.add)
-            newest = None if table is None else table["newest"][0].as_py()
-            found += [] if newest is None else [newest]
-        return max(found, default=None)
+            found = None if table is None else table["newest"][0].as_py()
+            newest = max((each for each in (newest, found) if each is not None), default=None)
+        return newest
 
     def read(self, request: QueryRequest, draft: Draft, logged: pl.DataFrame | None, prefix: Prefix) -> set[int]:
         """Put the rows of the draft's range into it; return the ids of logs of which strays were among the rows read.
@@ -150,6 +161,16 @@ class RowReader:
         return self._planner.plan(
             draft.pinned, exchange=request.exchange, symbol=request.symbol, start_ns=start_ns, end_ns=end_ns
         )
+
+
+def _latest(rows: pl.DataFrame) -> int | None:
+    newest = rows["ts_event_ns"].max()
+    return newest if isinstance(newest, int) else None
+
+
+def _last_ns(file: PlannedFile) -> float:
+    """Return the time that no row of a file is newer than."""
+    return math.inf if file.last_ns is None else file.last_ns
 
 
 def _too_long(limit: int) -> QueryError:

@@ -46,6 +46,8 @@ class PlannedFile:
     """CRC32 of its bytes, where the manifest records it."""
     dates: tuple[int, int] | None = None
     """First and last trading date of its rows, in days since 1970, where the manifest records them."""
+    last_ns: int | None = None
+    """Event time of its newest row, where the manifest records it."""
 
     def is_of_dates(self, dates: tuple[int, int] | None) -> bool:
         """Say whether a row can have one of these trading dates, first and last; None stands for any."""
@@ -246,8 +248,9 @@ def _bounds(file: DataFile, record_type: RecordType) -> FileBounds:
     symbol, time, date = ids["symbol"], ids["ts_event_ns"], ids["trading_date"]
     first, last = _day(lower.get(date)), _day(upper.get(date))
     actions = (_text(lower.get(ids["action"])), _text(upper.get(ids["action"])))
+    dates = None if first is None or last is None else (first, last)
     return FileBounds(
-        file=replace(planned_file(file), dates=None if first is None or last is None else (first, last)),
+        file=replace(planned_file(file), dates=dates, last_ns=_number(upper.get(time))),
         exchange=str(file.partition[0]),
         symbol_min=_text(lower.get(symbol)),
         symbol_max=_text(upper.get(symbol)),

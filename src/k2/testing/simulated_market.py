@@ -325,7 +325,8 @@ class SimulatedMarket:
         self._times[str(path)] = (times[0], times[-1])
         days = rows["trading_date"].cast(pl.Int32).sort().to_list()
         dates = (days[0], days[-1])
-        return (PlannedFile(str(path), rows.height, len(content), checksum=zlib.crc32(content), dates=dates),)
+        checksum = zlib.crc32(content)
+        return (PlannedFile(str(path), rows.height, len(content), checksum=checksum, dates=dates, last_ns=times[-1]),)
 
     def _swap(self, head: TableHead, files: tuple[PlannedFile, ...]) -> None:
         before = self._heads[head.table_name]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -63,6 +64,34 @@ def test_a_window_can_count_back_from_the_newest_record(hybrid: SimulatedHybrid,
     answer = hybrid.engine.query_recent_trades("BHP", 15, anchor="latest")
 
     assert times(answer) == [1_000 + 10 * MINUTE, 1_000 + 20 * MINUTE]
+
+
+@pytest.mark.parametrize(("symbol", "in_log", "read"), [("BHP", 1, 0), ("BHP", 0, 4), ("BHQ", 0, 20)])
+def test_the_newest_record_is_looked_for_in_the_newest_files_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, symbol: str, in_log: int, read: int
+) -> None:
+    market = SimulatedMarket(tmp_path, [replace(ASX, partitions=1)])
+    market.register(ASX.name)
+    hybrid = simulated_hybrid(market, tmp_path)
+    for minute in (5, *range(20), *[21] * in_log):  # a late record is in a file of its own as well
+        market.append(ASX.name, "BHQ" if minute == 10 else "BHP", 1_000 + minute * MINUTE)
+    for _ in range(21):
+        market.commit(ASX.name, 0, 1)
+    files: list[int] = []
+    fetch = hybrid.engine._rows._files_read.fetch
+
+    def counted(sql: str, *others: Any) -> Any:
+        files.extend([len(others[1])] if "AS newest" in sql else [])
+        return fetch(sql, *others)
+
+    monkeypatch.setattr(hybrid.engine._rows._files_read, "fetch", counted)
+
+    answer = hybrid.engine.query_recent_trades(symbol, 1, anchor="latest")
+
+    newest = 10 if symbol == "BHQ" else 19 + 2 * in_log
+    assert max(times(answer)) == 1_000 + newest * MINUTE
+    assert sum(files) == read
+    hybrid.close()
 
 
 def test_quotes_and_trades_are_kept_apart(hybrid: SimulatedHybrid) -> None:
