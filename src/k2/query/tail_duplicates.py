@@ -10,7 +10,7 @@ from k2.query.scan import files_source
 from k2.query.sql_text import quoted_columns
 from k2.schemas.arrow import polars_schema
 from k2.schemas.duplicates import WINNER, decide
-from k2.schemas.identity import KEY, content_source, identity_source, with_content
+from k2.schemas.identity import KEY, content_hash, content_source, identity_source, with_identity
 
 if TYPE_CHECKING:
     from k2.query.answering import Draft
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from k2.query.ports import Plans
     from k2.query.request import QueryRequest
     from k2.schemas.identity import IdentityRules
-    from k2.schemas.records import RecordType
 
 _PARTITION = ("log_id", "log_partition")
 
@@ -37,27 +36,29 @@ class TailDuplicates:
         A winner says the same as its duplicates, so it has their symbol and event time: the scan is narrow. What of the
         table cannot be read for it is a shortfall of the answer.
         """
-        record_type = draft.record_type
-        suspects = self._keyed(logged, record_type)
+        suspects = self._named(logged, draft)
         if suspects.is_empty():
             return logged
         stored = self._stored(logged, request, draft)
-        kept = suspects.clear() if stored is None else self._keyed(stored, record_type)
+        stored = logged.clear() if stored is None else stored
+        kept = self._named(stored, draft)
         kept = kept.filter(pl.col(KEY).is_in(suspects[KEY].implode()))
         repeated = suspects.filter(pl.col(KEY).is_duplicated() | pl.col(KEY).is_in(kept[KEY].implode()))
+        if repeated.is_empty():
+            return logged
+        kept = _with_content(stored, kept, draft)
         dropped = []
-        for (log_id, partition), part in repeated.group_by(_PARTITION):
+        for (log_id, partition), part in _with_content(logged, repeated, draft).group_by(_PARTITION):
             found = decide(part, kept.filter(log_id=log_id, log_partition=partition)).duplicates
             dropped.append(
                 pl.DataFrame({"log_offset": found}).with_columns(
                     log_id=pl.lit(log_id, pl.Int32), log_partition=pl.lit(partition, pl.Int32)
                 )
             )
-        return logged.join(pl.concat(dropped), on=[*_PARTITION, "log_offset"], how="anti") if dropped else logged
+        return logged.join(pl.concat(dropped), on=[*_PARTITION, "log_offset"], how="anti")
 
-    def _keyed(self, rows: pl.DataFrame, record_type: RecordType) -> pl.DataFrame:
-        named = with_content(rows, record_type, self._rules)
-        return named.with_columns(rows[named["place"], _PARTITION]).select(*WINNER, KEY, *_PARTITION)
+    def _named(self, rows: pl.DataFrame, draft: Draft) -> pl.DataFrame:
+        return with_identity(rows, draft.record_type, self._rules)
 
     def _stored(self, logged: pl.DataFrame, request: QueryRequest, draft: Draft) -> pl.DataFrame | None:
         record_type, pinned = draft.record_type, draft.pinned
@@ -80,3 +81,11 @@ class TailDuplicates:
             return None
         types = polars_schema(record_type)
         return pl.DataFrame(pl.from_arrow(found)).select(pl.col(name).cast(types[name]) for name in names)
+
+
+def _with_content(rows: pl.DataFrame, named: pl.DataFrame, draft: Draft) -> pl.DataFrame:
+    """Return of some rows what a decision needs; most questions need it of none."""
+    told = rows[named["place"]]
+    return named.with_columns(*told.select(_PARTITION), content_hash(told, draft.record_type)).select(
+        *WINNER, *_PARTITION
+    )
