@@ -6,16 +6,18 @@ import threading
 from typing import TYPE_CHECKING
 
 from pyiceberg.exceptions import CommitFailedException
-from pyiceberg.table.update import RemoveSnapshotsUpdate
+from pyiceberg.table.update import RemoveSnapshotRefUpdate, RemoveSnapshotsUpdate
 
 from k2.common.errors import K2Error
 from k2.common.logging import get_logger
 from k2.common.units import NS_PER_MS
 from k2.storage.failures import translated
+from k2.storage.named_snapshots import tags_of
 from k2.storage.snapshots import swap
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
+    from pyiceberg.table.update import TableUpdate
 
     from k2.common.clock import Clock
     from k2.storage.settings import CatalogSettings
@@ -52,17 +54,19 @@ class SnapshotExpiry:
         0 where a commit was faster: the next expiry finds the same snapshots. The head stays, and with it the seam.
         """
         table = self._tables.load(table_name)
-        gone = self._expirable(table)
-        if not gone:
+        gone, over = self._expirable(table), self._tags_over(table)
+        if not gone and not over:
             return 0
+        updates: list[TableUpdate] = [RemoveSnapshotRefUpdate(ref_name=name) for name in over]
+        updates += [RemoveSnapshotsUpdate(snapshot_ids=gone)] if gone else []
         try:
             with translated(f"expiring {len(gone)} snapshots of {table_name}"):
-                swap(table, (RemoveSnapshotsUpdate(snapshot_ids=gone),))
+                swap(table, tuple(updates))
         except K2Error as error:
             if isinstance(error.__cause__, CommitFailedException):
                 return 0
             raise
-        self._log.info("snapshots_expired", table=table_name, expired=len(gone))
+        self._log.info("snapshots_expired", table=table_name, expired=len(gone), tags_over=over)
         return len(gone)
 
     def expirable(self, table_name: str) -> int:
@@ -117,7 +121,8 @@ class SnapshotExpiry:
         head = table.current_snapshot()
         newest_first = sorted(table.snapshots(), key=lambda snapshot: snapshot.sequence_number or 0, reverse=True)
         limit_ms = (self._clock.time_ns() - int(self._settings.snapshot_age_min_seconds * 1e9)) // NS_PER_MS
-        protected = {reference.snapshot_id for reference in table.metadata.refs.values()}
+        over = self._tags_over(table)
+        protected = {each.snapshot_id for name, each in table.metadata.refs.items() if name not in over}
         return [
             snapshot.snapshot_id
             for position, snapshot in enumerate(newest_first)
@@ -126,3 +131,8 @@ class SnapshotExpiry:
             and snapshot is not head
             and snapshot.snapshot_id not in protected
         ]
+
+    def _tags_over(self, table: Table) -> list[str]:
+        """Return the tags that were to be kept for a time which is over."""
+        now_ns = self._clock.time_ns()
+        return [tag.name for tag in tags_of(table) if tag.until_ns is not None and tag.until_ns <= now_ns]

@@ -12,11 +12,12 @@ from pyiceberg.conversions import from_bytes
 from pyiceberg.manifest import read_manifest_list
 from pyiceberg.types import DateType, LongType, StringType
 
-from k2.common.errors import CorruptionError
+from k2.common.errors import CorruptionError, ExpiredError
 from k2.schemas.records import Action
 from k2.storage.checksums import checksum_of
 from k2.storage.failures import translated
 from k2.storage.file_io import local_path
+from k2.storage.named_snapshots import kept_snapshots
 from k2.storage.tables import MAIN_TABLES, head_of
 
 if TYPE_CHECKING:
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
     from pyiceberg.io import FileIO
     from pyiceberg.manifest import DataFile, ManifestFile
     from pyiceberg.table import Table
+    from pyiceberg.table.snapshots import Snapshot
 
     from k2.schemas.records import RecordType
+    from k2.storage.named_snapshots import KeptSnapshot
     from k2.storage.settings import CatalogSettings
     from k2.storage.tables import MarketTables, TableHead
 
@@ -115,25 +118,33 @@ class Planner:
         self._pinned: dict[str, PinnedSnapshot] = {}
         self._lock = threading.Lock()
 
-    def pin(self, table_name: str, *, partial: bool = False) -> PinnedSnapshot:
-        """Pin the newest snapshot; reads only the manifests that were not read before.
+    def pin(self, table_name: str, *, partial: bool = False, snapshot_id: int | None = None) -> PinnedSnapshot:
+        """Pin the newest snapshot, or another that the table still has; reads only manifests not read before.
 
         Raises:
             CorruptionError: a manifest is damaged, and the caller would not have the rest (`partial`); or the table's
                 metadata is.
+            ExpiredError: the table has no such snapshot any more.
         """
         table = self._tables.latest(table_name)
         pinned = self._pinned.get(table_name)
-        if pinned is not None and pinned.head.metadata_location == table.metadata_location:
+        if snapshot_id is None and pinned is not None and pinned.head.metadata_location == table.metadata_location:
             return pinned
+        snapshot = table.current_snapshot() if snapshot_id is None else table.snapshot_by_id(snapshot_id)
+        if snapshot is None and snapshot_id is not None:
+            raise ExpiredError(f"expected the snapshot {snapshot_id} in {table_name}, found it expired: ask again")
         damaged: list[CorruptionError] = []
-        manifests = tuple(self._manifests(table, MAIN_TABLES[table_name], damaged))
+        manifests = tuple(self._manifests(table, snapshot, MAIN_TABLES[table_name], damaged))
         if damaged and not partial:
             raise damaged[0]
-        pinned = PinnedSnapshot(head_of(table), manifests, tuple(damaged))
-        if not damaged:
+        pinned = PinnedSnapshot(head_of(table, snapshot), manifests, tuple(damaged))
+        if not damaged and snapshot_id is None:
             self._pinned[table_name] = pinned
         return pinned
+
+    def snapshots(self, table_name: str) -> tuple[KeptSnapshot, ...]:
+        """Return the snapshots that a table still has, the newest first."""
+        return kept_snapshots(self._tables.latest(table_name))
 
     def plan(
         self,
@@ -180,9 +191,8 @@ class Planner:
         )
 
     def _manifests(
-        self, table: Table, record_type: RecordType, damaged: list[CorruptionError]
+        self, table: Table, snapshot: Snapshot | None, record_type: RecordType, damaged: list[CorruptionError]
     ) -> Iterator[ReadManifest]:
-        snapshot = table.current_snapshot()
         if snapshot is None:
             return
         listed: list[ManifestFile] = []

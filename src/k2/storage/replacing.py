@@ -149,8 +149,11 @@ def commit_replacement(
     settings: CatalogSettings,
     clock: Clock,
     summary: Callable[[Table, Snapshot], dict[str, str]] = carried_seam,
+    properties: Callable[[Table, Snapshot], dict[str, str]] = lambda _table, _head: {},
 ) -> bool:
     """Try until the replacement is in the table; False if a file of it is no longer there, so that it cannot be.
+
+    `summary` and `properties` are made from each head that is tried.
 
     Raises:
         UnavailableError: other commits were faster each time, or the outcome is still unknown after all attempts.
@@ -164,7 +167,9 @@ def commit_replacement(
             if table.snapshot_by_id(replacement.snapshot_id) is not None:
                 return True  # an earlier attempt had landed without our knowing
             reached("before_replace")
-            replacement.swap(table, lambda head, table=table: summary(table, head))  # type: ignore[misc]  # bound early
+            head = table.current_snapshot()
+            more = {} if head is None else properties(table, head)
+            replacement.swap(table, lambda head, table=table: summary(table, head), more)  # type: ignore[misc]  # bound early
             reached("after_replace")
         except FilesGoneError:
             return False

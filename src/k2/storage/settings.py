@@ -70,6 +70,9 @@ class CatalogSettings(BaseModel):
         ge=2,
         description="Most snapshots that an expiry leaves, whatever their age: commits slow down with them",
     )
+    tags_max: int = Field(
+        default=100, ge=1, description="Most snapshots of a table that tags keep: commits slow down with them"
+    )
     planned_files_cached_max: int = Field(
         default=200_000, ge=1, description="Most entries of manifests that a planner keeps in memory"
     )

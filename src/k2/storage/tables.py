@@ -13,6 +13,7 @@ from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
 from k2.common.errors import CorruptionError, LogIdentityError, UnavailableError
 from k2.schemas.records import DEAD_LETTERS, GAPS, QUOTES, TRADES, RecordType
 from k2.storage.catalog import close_catalog, create_namespace, metadata_location, open_catalog
+from k2.storage.dropped_days import DroppedDays, dropped_days
 from k2.storage.failures import as_k2_error, translated
 from k2.storage.file_io import local_path
 from k2.storage.retries import attempts
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from pyiceberg.catalog import Catalog
     from pyiceberg.table import Table
+    from pyiceberg.table.snapshots import Snapshot
 
     from k2.common.clock import Clock
     from k2.storage.settings import CatalogSettings
@@ -87,6 +89,8 @@ class TableHead:
     """Offsets of dead letters that the ledger counts as duplicates already; their events may still have to say so."""
     tier_maps: Mapping[str, str] = field(default_factory=dict)
     """The text of each tier map by which something was ever deferred, by its id."""
+    dropped: tuple[DroppedDays, ...] = ()
+    """The days that retention has taken out, the oldest drop first."""
 
     def log_of(self, topic: str) -> RegisteredLog | None:
         """Return the newest registered log of the topic called `topic`, or None."""
@@ -246,9 +250,12 @@ def new_schema_properties(head: TableHead, texts: Mapping[int, str]) -> dict[str
     return {f"{SCHEMA_PREFIX}{key}": text for key, text in texts.items() if key not in head.schemas}
 
 
-def head_of(table: Table) -> TableHead:
-    """Return the head of a main table as loaded; SeamError if it has snapshots and no seam."""
-    snapshot = table.current_snapshot()
+def head_of(table: Table, snapshot: Snapshot | None = None) -> TableHead:
+    """Return the head of a main table as loaded; SeamError if it has snapshots and no seam.
+
+    Of an older `snapshot` it has the seam, beside what the table has registered by now.
+    """
+    snapshot = snapshot or table.current_snapshot()
     summary = {} if snapshot is None or snapshot.summary is None else snapshot.summary.additional_properties
     properties = table.properties
     return TableHead(
@@ -267,6 +274,7 @@ def head_of(table: Table) -> TableHead:
         tier_maps={
             key.removeprefix(TIERS_PREFIX): text for key, text in properties.items() if key.startswith(TIERS_PREFIX)
         },
+        dropped=dropped_days(properties),
     )
 
 

@@ -13,11 +13,12 @@ from pyiceberg.table.snapshots import Operation
 from k2.common.errors import ConfigurationError, UnavailableError
 from k2.common.logging import get_logger
 from k2.common.units import NS_PER_DAY
+from k2.storage.dropped_days import DroppedDays, dropped_property
 from k2.storage.failures import translated
 from k2.storage.file_checks import require_as_written
 from k2.storage.replacing import Replacement, commit_replacement
 from k2.storage.seam import SUMMARY_KEY, LogPartition, Seam
-from k2.storage.tables import MAIN_TABLES
+from k2.storage.tables import MAIN_TABLES, head_of
 from k2.storage.upkeep.choosing import by_partition
 from k2.storage.upkeep.live_files import LiveFiles
 
@@ -110,7 +111,11 @@ class Retention:
             seam = Seam.from_summary({} if head.summary is None else head.summary.additional_properties)
             return {SUMMARY_KEY: seam.with_rows_removed(removed).to_json()}
 
-        if not commit_replacement(replacement, self._tables, self._settings, self._clock, summary):
+        def properties(table: Table, _head: Snapshot) -> dict[str, str]:
+            head = head_of(table)
+            return dropped_property(head.dropped, self._as_dropped(days, head.seam.commit_sequence + 1))
+
+        if not commit_replacement(replacement, self._tables, self._settings, self._clock, summary, properties):
             raise UnavailableError(
                 f"expected the files of {len(days)} days in {table_name}, found some replaced by compaction meanwhile; "
                 "nothing was dropped: run the command again",
@@ -119,6 +124,17 @@ class Retention:
         rows = sum(day.rows for day in days)
         self._log.info("days_dropped", table=table_name, days=len(days), files=len(files), rows=rows)
         return rows
+
+    def _as_dropped(self, days: tuple[Day, ...], commit_sequence: int) -> list[DroppedDays]:
+        """Return what the table remembers of days that go by this commit."""
+        numbers: dict[str, list[int]] = {}
+        for day in days:
+            numbers.setdefault(day.exchange, []).append((day.date - _EPOCH).days)
+        now_ns = self._clock.time_ns()
+        return [
+            DroppedDays(exchange, min(each), max(each), commit_sequence, now_ns)
+            for exchange, each in sorted(numbers.items())
+        ]
 
 
 def _rows_by_log_partition(table: Table, files: list[LiveFile]) -> Mapping[LogPartition, int]:
