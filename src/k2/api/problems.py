@@ -12,6 +12,7 @@ from k2.common.errors import (
     AccountingError,
     ConfigurationError,
     CorruptionError,
+    ExpiredError,
     FencedError,
     K2Error,
     LogIdentityError,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 STATUS_OF: Final[dict[type[K2Error], int]] = {
+    ExpiredError: 410,
     QueryError: 422,
     ReadLimitError: 422,
     ConfigurationError: 400,
@@ -46,6 +48,7 @@ STATUS_OF: Final[dict[type[K2Error], int]] = {
 
 
 TITLE_OF: Final[dict[type[K2Error], str]] = {
+    ExpiredError: "No longer kept",
     QueryError: "The question cannot be answered as asked",
     ReadLimitError: "More would have to be read than was allowed",
     ConfigurationError: "The platform is set up wrongly",

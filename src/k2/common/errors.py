@@ -5,7 +5,8 @@ K2Error
 │   └── MemberFencedError  another process took this one's place in its group; end this one
 ├── RecordError            this record is bad; dead-letter it and go on
 ├── QueryError             the question cannot be answered as asked; ask another
-│   └── ReadLimitError     more would have to be read than the caller allowed; allow more
+│   ├── ReadLimitError     more would have to be read than the caller allowed; allow more
+│   └── ExpiredError       what it would have to be answered from is kept no more
 ├── UnavailableError       a dependency is down or busy; retry after a pause
 │   └── OverloadedError    K2 itself is too busy
 ├── FencedError            another writer owns these partitions; drop the batch, seek to the seam
@@ -39,6 +40,10 @@ class QueryError(K2Error):
 
 class ReadLimitError(QueryError):
     """More rows would have to be read than the caller allowed; nothing was read. Allow more, or ask for less."""
+
+
+class ExpiredError(QueryError):
+    """What the answer was made of, or what the question names, is no longer kept; ask about what is there now."""
 
 
 class UnavailableError(K2Error):

@@ -16,6 +16,8 @@ from k2.schemas.records import ORDER, RecordType
 from k2.schemas.symbols import SYMBOL_RULE, is_symbol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from k2.common.clock import Clock
     from k2.query.certificate import Deferred, PartitionRead
     from k2.query.log_side import Shortfalls
@@ -42,6 +44,7 @@ class Draft:
         self.deferred: tuple[Deferred, ...] = ()
         self.undecodable = 0
         self.duplicates_removed = 0
+        self.newest_ns: int | None = None
         self.start_ns: int | None = None
         self.end_ns: int | None = None
         self.shown = Shown(pa.table({}), truncated=False)
@@ -122,7 +125,7 @@ def certificate_of(
     lacking = (*draft.shortfalls.reasons, *_reasons(draft.deferred))
     token = None
     if not lacking and head is not None:
-        token = request.as_of or _token(request, draft, head.seam, now_ns if is_of_bars else None)
+        token = request.as_of or token_of(request, draft.partitions, head.seam, now_ns if is_of_bars else None)
     return Certificate(
         table=request.data_type,
         symbol=request.symbol,
@@ -157,16 +160,19 @@ def certificate_of(
     )
 
 
-def _token(request: QueryRequest, draft: Draft, seam: Seam, at_ns: int | None) -> str:
+def token_of(request: QueryRequest, partitions: Sequence[PartitionRead], seam: Seam, at_ns: int | None) -> str:
     """Return the token of the log prefix; what is deferred in it, of whatever symbol, is part of the prefix."""
-    ends = tuple((item.log_id, item.partition, item.seam, item.end) for item in draft.partitions)
-    read = {(item.log_id, item.partition) for item in draft.partitions}
+    ends = tuple((item.log_id, item.partition, item.seam, item.end) for item in partitions)
+    read = {(item.log_id, item.partition) for item in partitions}
     deferred = tuple(
         (entry.log_id, entry.partition, entry.start, entry.end)
         for entry in seam.deferred
         if (entry.log_id, entry.partition) in read
     )
-    return AsOf(request.data_type, request.exchange, seam.commit_sequence, ends, deferred, at_ns).to_token()
+    known_at_ns = request.known_at_ns
+    return AsOf(
+        request.data_type, request.exchange, seam.commit_sequence, ends, deferred, at_ns, known_at_ns
+    ).to_token()
 
 
 def _unknown(shown: Shown) -> list[str]:

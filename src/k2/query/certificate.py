@@ -13,6 +13,8 @@ from k2.common.errors import QueryError
 VERSION: Final = 1
 TOKEN_WITH_DEFERRED: Final = 2
 """Version of a token that names deferred ranges: a version of K2 that knows only 1 would leave out their records."""
+TOKEN_KNOWN_AT: Final = 3
+"""Version of a token that holds a time as well: a version of K2 that knows only 2 would show what came after it."""
 _INT64: Final = range(-(2**63), 2**63)
 
 
@@ -54,20 +56,29 @@ class AsOf:
     """What was deferred in them: log id, partition, start, end. It belongs to the prefix, whenever it is written."""
     at_ns: int | None = None
     """When bars were answered: which of them were over then. Rows do not depend on it."""
+    known_at_ns: int | None = None
+    """What the log took at this time or later is left out of the answer."""
 
     def to_token(self) -> str:
         """Return the opaque text that `as_of` takes."""
         body = {
-            "v": TOKEN_WITH_DEFERRED if self.deferred else VERSION,
+            "v": self._version,
             "t": self.data_type,
             "x": self.exchange,
             "c": self.commit_sequence,
             "p": [list(entry) for entry in self.partitions],
             **({"d": [list(entry) for entry in self.deferred]} if self.deferred else {}),
             **({} if self.at_ns is None else {"n": self.at_ns}),
+            **({} if self.known_at_ns is None else {"k": self.known_at_ns}),
         }
         text = json.dumps(body, separators=(",", ":"))
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+    @property
+    def _version(self) -> int:
+        if self.known_at_ns is not None:
+            return TOKEN_KNOWN_AT
+        return TOKEN_WITH_DEFERRED if self.deferred else VERSION
 
     @classmethod
     def from_token(cls, token: str) -> AsOf:
@@ -75,12 +86,15 @@ class AsOf:
         try:
             text = base64.urlsafe_b64decode(token.encode() + b"=" * (-len(token) % 4))
             body = json.loads(text)
-            if body["v"] not in {VERSION, TOKEN_WITH_DEFERRED}:
-                raise QueryError(f"expected a token of version {VERSION}, found {body['v']!r}: ask for a new one")
+            if body["v"] not in {VERSION, TOKEN_WITH_DEFERRED, TOKEN_KNOWN_AT}:
+                raise QueryError(
+                    f"expected a token of version {VERSION} to {TOKEN_KNOWN_AT}, found {body['v']!r}: ask for a new one"
+                )
             partitions, deferred = _places(body["p"]), _places(body.get("d", ()))
-            at_ns = None if body.get("n") is None else int(body["n"])
-            numbers = (int(body["c"]), at_ns or 0, *(each for entry in (*partitions, *deferred) for each in entry))
-            token_read = cls(str(body["t"]), body["x"], numbers[0], partitions, deferred, at_ns)
+            at_ns, known_at_ns = (None if body.get(key) is None else int(body[key]) for key in ("n", "k"))
+            places = (each for entry in (*partitions, *deferred) for each in entry)
+            numbers = (int(body["c"]), at_ns or 0, known_at_ns or 0, *places)
+            token_read = cls(str(body["t"]), body["x"], numbers[0], partitions, deferred, at_ns, known_at_ns)
         except (binascii.Error, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise QueryError("expected as_of to be the token of a certificate, found something else") from error
         if not all(number in _INT64 for number in numbers):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from k2.query.bars.request import BarsRequest
     from k2.query.certificate import Certificate
     from k2.query.request import SymbolSummary
+    from k2.storage.named_snapshots import KeptSnapshot
 
 log = get_logger(__name__)
 
@@ -48,6 +49,10 @@ class AnswersQuestions(Protocol):
         self, exchange: str | None = None, data_type: str | None = None, *, read_rows_max: int | None = None
     ) -> list[SymbolSummary]:
         """Return the symbols that there are; ReadLimitError where more rows than that would have to be read."""
+        ...
+
+    def snapshots(self, data_type: str | None = None) -> list[KeptSnapshot]:
+        """Return the snapshots that the tables still have."""
         ...
 
     def get_stats(self) -> dict[str, Any]:
@@ -167,6 +172,10 @@ class GapAwareEngine:
         """Return the symbols that there are; see HybridQueryEngine."""
         return self._engine.symbols(exchange, data_type, read_rows_max=read_rows_max)
 
+    def snapshots(self, data_type: str | None = None) -> list[KeptSnapshot]:
+        """Return the snapshots that the tables still have, each table's newest first."""
+        return self._engine.snapshots(data_type)
+
     def get_stats(self) -> dict[str, Any]:
         """Return what the engine has done and holds."""
         return self._engine.get_stats()
@@ -213,8 +222,8 @@ class GapAwareEngine:
             pl.col("exchange").is_in(sorted(asked)),
             pl.col("commit_sequence").fill_null(0) <= _commits(certificate),
         )
-        if request.known_at_ns is not None:
-            known = known.filter(pl.col("ts_event_log").dt.epoch("us") * 1_000 < request.known_at_ns)
+        if certificate.known_at_ns is not None:
+            known = known.filter(pl.col("ts_event_log").dt.epoch("us") * 1_000 < certificate.known_at_ns)
         gaps = lazy_states(known).filter(pl.col("missing") > 0)
         if start_ns is not None:
             gaps = gaps.filter(pl.max_horizontal("from_ns", "to_ns") >= start_ns)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from k2.common.errors import ConfigurationError, CorruptionError, K2Error, OverloadedError, QueryError, UnavailableError
 from k2.kafka.topics import exchange_of
 from k2.query.answering import Draft, answer_of, check, range_of
+from k2.query.as_of import older_snapshot, resolved
 from k2.query.bars.finishing import bars_answer
 from k2.query.bars.reader import BarReader
 from k2.query.certificate import AsOf
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from k2.query.ports import Decodes, OpenReader, Plans, RemembersEnds
     from k2.query.scan import Scanner
     from k2.query.settings import QuerySettings
+    from k2.storage.named_snapshots import KeptSnapshot
     from k2.storage.planning import PinnedSnapshot
 
     ReadsDraft = Callable[[QueryRequest, Draft, pl.DataFrame | None, Prefix], set[int]]
@@ -127,15 +129,22 @@ class HybridQueryEngine:
             OverloadedError: too many questions at once.
             CorruptionError: a file that the answer needs is damaged; the text names it.
         """
-        return self._answered(request, self._rows.read, lambda draft: answer_of(request, draft, self._clock))
+        asked = resolved(request, self._planner)
+        return self._answered(asked, self._rows.read, lambda draft: answer_of(asked, draft, self._clock))
 
     def bars(self, request: BarsRequest) -> Answer:
         """Answer a question about bars; see `query`, and `bars.columns` for what each bar says."""
+        asked = replace(request, trades=resolved(request.trades, self._planner))
 
         def read(_: QueryRequest, draft: Draft, logged: pl.DataFrame | None, prefix: Prefix) -> set[int]:
-            return self._bars.read(request, draft, logged, prefix)
+            return self._bars.read(asked, draft, logged, prefix)
 
-        return self._answered(request.trades, read, lambda draft: bars_answer(request, draft, self._bars, self._clock))
+        return self._answered(asked.trades, read, lambda draft: bars_answer(asked, draft, self._bars, self._clock))
+
+    def snapshots(self, data_type: str | None = None) -> list[KeptSnapshot]:
+        """Return the snapshots that the tables still have, each table's newest first."""
+        names = (data_type,) if data_type else tuple(RECORD_TYPES)
+        return [each for name in names for each in self._planner.snapshots(name)]
 
     def symbols(
         self, exchange: str | None = None, data_type: str | None = None, *, read_rows_max: int | None = None
@@ -183,8 +192,11 @@ class HybridQueryEngine:
         self._count(answer, self._clock.monotonic() - began)
         return answer
 
-    def _draft(self, request: QueryRequest, read: ReadsDraft) -> tuple[Draft, set[str]]:
-        """Gather an answer's rows; the second value names topics with strays, for which to begin again."""
+    def _draft(self, request: QueryRequest, read: ReadsDraft, snapshot_id: int | None = None) -> tuple[Draft, set[str]]:
+        """Gather an answer's rows; the second value names topics with strays, for which to begin again.
+
+        They are those of the newest snapshot, or of an older one where retention has taken rows out since.
+        """
         record_type = RECORD_TYPES[request.data_type]
         columns = answer_columns(record_type, request.columns)
         token = _token(request)
@@ -192,7 +204,7 @@ class HybridQueryEngine:
         topics = self._topics_of(request.data_type, request.exchange)
         draft = Draft(record_type, columns, Shortfalls(partial_allowed=request.on_degrade == "partial"), self._clock)
         with self._tail.lease() as lease:
-            draft.pinned = self._pin(request, draft)
+            draft.pinned = self._pin(request, draft, snapshot_id)
             if draft.pinned is not None:
                 seam, logs = draft.pinned.head.seam, draft.pinned.head.logs
                 topic_of = {log.log_id: log.topic for log in logs}
@@ -209,18 +221,20 @@ class HybridQueryEngine:
             draft.duplicates_removed = logged.height - found.height
             logged = found if found.height else None
             draft.lap("duplicates")
-        newest_ns = None
         if request.window_minutes is not None and request.anchor == "latest":
-            newest_ns = self._rows.newest_ns(request, draft, logged, prefix)
-        draft.start_ns, draft.end_ns = range_of(request, now_ns=self._clock.time_ns(), newest_ns=newest_ns)
+            draft.newest_ns = self._rows.newest_ns(request, draft, logged, prefix)
+        draft.start_ns, draft.end_ns = range_of(request, now_ns=self._clock.time_ns(), newest_ns=draft.newest_ns)
+        if snapshot_id is None and (older := older_snapshot(request, draft, token, self._planner)) is not None:
+            return self._draft(request, read, older)
         strays = read(request, draft, logged, prefix)
         draft.lap("merge")
         head_logs = {} if draft.pinned is None else {log.log_id: log.topic for log in draft.pinned.head.logs}
         return draft, {head_logs[log_id] for log_id in strays if head_logs and token is None}
 
-    def _pin(self, request: QueryRequest, draft: Draft) -> PinnedSnapshot | None:
+    def _pin(self, request: QueryRequest, draft: Draft, snapshot_id: int | None) -> PinnedSnapshot | None:
+        partial = request.on_degrade == "partial"
         try:
-            pinned = self._planner.pin(request.data_type, partial=request.on_degrade == "partial")
+            pinned = self._planner.pin(request.data_type, partial=partial, snapshot_id=snapshot_id)
         except (UnavailableError, ConfigurationError, CorruptionError) as error:
             if request.lake_only or request.as_of is not None:
                 raise

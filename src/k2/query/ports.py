@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from k2.kafka.batches import LogBatch
     from k2.kafka.decoding import Decoded
     from k2.kafka.ports import AssignedReader, LogIdentity, LogRange, TopicPartition
+    from k2.storage.named_snapshots import KeptSnapshot
     from k2.storage.planning import PinnedSnapshot, PlannedFile
     from k2.storage.tables import TableHead
 
@@ -60,8 +61,12 @@ class Heads(Protocol):
 class Plans(Protocol):
     """Pins snapshots and names the files that a question needs."""
 
-    def pin(self, table_name: str, *, partial: bool = False) -> PinnedSnapshot:
-        """Pin the newest snapshot; where `partial`, what of it is damaged is left out and named."""
+    def pin(self, table_name: str, *, partial: bool = False, snapshot_id: int | None = None) -> PinnedSnapshot:
+        """Pin the newest snapshot, or another; where `partial`, what of it is damaged is left out and named."""
+        ...
+
+    def snapshots(self, table_name: str) -> Sequence[KeptSnapshot]:
+        """Return the snapshots that the table still has, the newest first."""
         ...
 
     def plan(

@@ -51,7 +51,8 @@ class QueryRequest:
     after: RowKey | None = None
     """Only rows after this place in the order: the next page. Goes with `as_of` and a fixed range."""
     as_of: str | None = None
-    """A certificate's token: answer from the log prefix that it names, not from the newest one."""
+    """Answer from a log prefix of before, not from the newest one: that of a certificate's token, of a snapshot
+    (`snapshot:ID`) or of a tag, up to its seam. `now` is the newest."""
     lake_only: bool = False
     """Only what the table holds: the answer ends at the pinned seam."""
     on_degrade: OnDegrade = "fail"

@@ -20,6 +20,7 @@ from k2.testing.plain_bars import plain_bars, utc_start
 if TYPE_CHECKING:
     from k2.common.errors import K2Error
     from k2.query.bars.request import BarsRequest
+    from k2.storage.named_snapshots import KeptSnapshot
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -33,6 +34,7 @@ class FakeEngine:
         self.asked_bars: list[BarsRequest] = []
         self.fails_with: K2Error | None = None
         self.known_gaps = FakeGaps()
+        self.known_snapshots: list[KeptSnapshot] = []
 
     def query(self, request: QueryRequest) -> Answer:
         """Answer from the rows whose offset is below the end that the request's token states."""
@@ -93,6 +95,10 @@ class FakeEngine:
     ) -> pl.DataFrame:
         """Return the gaps that `known_gaps` tells."""
         return self.known_gaps.gaps(symbol=symbol, exchange=exchange, since_ns=since_ns, read_rows_max=read_rows_max)
+
+    def snapshots(self, data_type: str | None = None) -> list[KeptSnapshot]:
+        """Return what `known_snapshots` has of the table."""
+        return [each for each in self.known_snapshots if data_type in (None, each.head.table_name)]
 
     def get_stats(self) -> dict[str, Any]:
         """Return how often it was asked."""

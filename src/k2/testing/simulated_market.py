@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from k2.kafka.ports import TopicPartition
     from k2.kafka.topics import Topic
+    from k2.storage.named_snapshots import KeptSnapshot
 
 LOGGED_AT_MS = 1_767_225_600_000
 
@@ -244,9 +245,13 @@ class SimulatedMarket:
             raise UnavailableError("the simulated catalog is down", dependency="catalog")
         return self._heads[table_name]
 
-    def pin(self, table_name: str, *, partial: bool = False) -> PinnedSnapshot:
+    def snapshots(self, _table_name: str) -> tuple[KeptSnapshot, ...]:
+        """Return nothing: these tables keep their newest snapshot alone."""
+        return ()
+
+    def pin(self, table_name: str, *, partial: bool = False, snapshot_id: int | None = None) -> PinnedSnapshot:
         """Pin the newest snapshot."""
-        del partial
+        del partial, snapshot_id
         return PinnedSnapshot(self.head(table_name), ())
 
     def plan(
