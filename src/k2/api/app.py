@@ -22,6 +22,7 @@ from k2.api.levels import PlatformLevel
 from k2.api.measures import Measures
 from k2.api.problems import HttpProblemError, problem, problem_of
 from k2.api.records import record_routes
+from k2.api.snapshots import snapshot_routes
 from k2.api.turns import ClientGoneError, Turns
 from k2.common.errors import K2Error
 
@@ -94,6 +95,7 @@ def create_app(
     app.include_router(record_routes(asking), dependencies=[Depends(authorized)])
     app.include_router(bar_routes(asking), dependencies=[Depends(authorized)])
     app.include_router(gap_routes(asking), dependencies=[Depends(authorized)])
+    app.include_router(snapshot_routes(asking), dependencies=[Depends(authorized)])
     return app
 
 

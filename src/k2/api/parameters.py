@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from k2.api.problems import HttpProblemError
 from k2.common.errors import QueryError
 from k2.common.units import NS_PER_SECOND
+from k2.query.as_of import NOW
 from k2.query.certificate import AsOf
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _INTEGER: Final = re.compile(r"-?\d{1,19}")
 _AMBIGUOUS: Final = re.compile(r"-?\d{8,17}")
+_BEGINS_LIKE_A_TIME: Final = re.compile(r"-?\d")
 _FRACTION: Final = re.compile(r"[.,](\d+)")
 _DIGITS_MAX: Final = 9
 _NS_MAX: Final = 2**63 - 1
@@ -64,11 +66,20 @@ def nanoseconds(name: str, text: str | None) -> int | None:
 
 
 def knowledge(known_at: str | None, as_of: str | None) -> tuple[int | None, str | None]:
-    """Return `known_at` as a time in nanoseconds, or as the token that it is beside or instead of `as_of`.
+    """Return what a question goes back to: a time in nanoseconds, and what `as_of` names (a token, a snapshot, a tag).
+
+    Either parameter may be a time or a token; `as_of` may be "now" as well, which is the same as nothing.
 
     Raises:
-        QueryError: it is neither a time nor a token, or there are two different tokens.
+        QueryError: `known_at` is neither a time nor a token, or there are two different times or tokens.
     """
+    if as_of is not None and _BEGINS_LIKE_A_TIME.match(as_of):
+        at_ns, token = knowledge(known_at, None)
+        as_of_ns = nanoseconds("as_of", as_of)
+        if at_ns not in (None, as_of_ns):
+            raise QueryError("expected one time, found another in known_at than in as_of: give one of them")
+        return as_of_ns, token
+    as_of = None if as_of == NOW else as_of
     if known_at is None:
         return None, as_of
     try:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from k2.query.bars.request import BarsRequest
     from k2.query.request import Answer, QueryRequest, SymbolSummary
+    from k2.storage.named_snapshots import KeptSnapshot
 
 
 class Engine(Protocol):
@@ -37,6 +38,10 @@ class Engine(Protocol):
         read_rows_max: int | None = None,
     ) -> pl.DataFrame:
         """Return one row a gap, the newest first; ReadLimitError where more rows than that would have to be read."""
+        ...
+
+    def snapshots(self, data_type: str | None = None) -> list[KeptSnapshot]:
+        """Return the snapshots that the tables still have, each table's newest first."""
         ...
 
     def get_stats(self) -> dict[str, Any]:

@@ -59,6 +59,7 @@ RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
             400: "An unknown or repeated parameter",
             401: "No key, or another one",
             406: "No format that Accept names",
+            410: "What the answer was made of, or what as_of names, is no longer kept",
             409: "The log is not the one that the table was built from",
             422: "The question cannot be answered as asked",
             429: "Too much of this key; Retry-After says when to ask again",
@@ -83,7 +84,14 @@ Limit = Annotated[
     Query(ge=1, description="Most rows of this page; without it, JSON gives a page and the other formats all"),
 ]
 CursorText = Annotated[str | None, Query(description="next_cursor of the page before; the range may be left out")]
-Token = Annotated[str | None, Query(description="as_of of a certificate: the same log prefix again")]
+Token = Annotated[
+    str | None,
+    Query(
+        min_length=1,
+        description="The same log prefix again: as_of of a certificate, a time (the forms of start), snapshot:ID, a "
+        "tag of the table, or now",
+    ),
+]
 KnownAt = Annotated[
     str | None,
     Query(

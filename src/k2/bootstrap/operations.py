@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from k2.settings import Settings
     from k2.storage.dead_letter_events import DeadLetterEvents
     from k2.storage.gaps import GapReader
+    from k2.storage.named_snapshots import SnapshotTags
     from k2.storage.upkeep.round import Upkeep
 
 
@@ -103,6 +104,15 @@ def upkeep(settings: Settings) -> Iterator[Upkeep]:
         yield Upkeep(tables, settings.catalog, settings.upkeep, system_clock(), scratch_dir=scratch_dir)
     finally:
         tables.close()
+
+
+@contextmanager
+def snapshot_tags(settings: Settings) -> Iterator[SnapshotTags]:
+    """Give what lists the snapshots of tables that exist, and names them; it needs no broker."""
+    from k2.storage.named_snapshots import SnapshotTags
+
+    with closing(existing_tables(settings)) as tables:
+        yield SnapshotTags(tables, settings.catalog, system_clock())
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from k2.cli.options import DataDirOption
 from k2.cli.queries import (
     Amendments,
     Anchor,
+    AsOf,
     DeferredOption,
     End,
     Exchange,
@@ -65,6 +66,7 @@ def bars(  # noqa: PLR0917 - one parameter an option
     start: Start = None,
     end: End = None,
     anchor: Anchor = "now",
+    as_of: AsOf = None,
     known_at: KnownAt = None,
     amendments: Amendments = "applied",
     format_name: FormatOption = "table",
@@ -82,7 +84,7 @@ def bars(  # noqa: PLR0917 - one parameter an option
     require_writable(format_name, output)
     question = question_of(exchange, window, start, end, anchor)
     question |= {"known_at": known_at, "amendments": amendments, "gaps": gaps, "deferred": deferred}
-    question |= {"on_degrade": on_degrade, "max_staleness": max_staleness}
+    question |= {"on_degrade": on_degrade, "max_staleness": max_staleness, "as_of": as_of}
     shape: dict[str, Any] = {"interval": interval, "align": align, "prints": prints}
     settings = load_settings(data_dir)
     if lake_only:

@@ -23,6 +23,7 @@ from k2.cli import (
     queries,
     replay,
     serve,
+    snapshots,
     tiers,
     topics,
     verify,
@@ -58,7 +59,7 @@ def root(
 
 for _area in (
     platform, topics, feeds, replay, ingest, lines, serve, queries, bars, gaps, verify, maintain, drill, tiers, dlq,
-    offsets, backup,
+    offsets, backup, snapshots,
 ):  # fmt: skip
     _area.register(app)
 

@@ -50,6 +50,13 @@ DeferredOption = Annotated[
 ]
 LakeOnly = Annotated[bool, typer.Option("--lake-only", help="Only what the table holds; needs no broker and no API.")]
 
+AsOf = Annotated[
+    str | None,
+    typer.Option(
+        help="From the log as it was: the as_of of an answer's certificate, a time, snapshot:ID, a tag (k2 snapshot), "
+        "or now."
+    ),
+]
 KnownAt = Annotated[
     str | None, typer.Option(help="As known then: a time, or the token (as_of) of an answer's certificate.")
 ]
@@ -79,6 +86,7 @@ def trades(  # noqa: PLR0917 - one parameter an option
     end: End = None,
     anchor: Anchor = "now",
     limit: Limit = None,
+    as_of: AsOf = None,
     known_at: KnownAt = None,
     amendments: Amendments = "applied",
     format_name: FormatOption = "table",
@@ -92,7 +100,7 @@ def trades(  # noqa: PLR0917 - one parameter an option
     """Show a symbol's trades, exact up to the last message."""
     question = question_of(exchange, window, start, end, anchor)
     question |= {"known_at": known_at, "amendments": amendments, "gaps": gaps, "deferred": deferred}
-    question |= {"on_degrade": on_degrade, "max_staleness": max_staleness}
+    question |= {"on_degrade": on_degrade, "max_staleness": max_staleness, "as_of": as_of}
     _records("trades", symbol, data_dir, question, limit, format_name, output, lake_only=lake_only)
 
 
@@ -105,6 +113,7 @@ def quotes(  # noqa: PLR0917 - one parameter an option
     end: End = None,
     anchor: Anchor = "now",
     limit: Limit = None,
+    as_of: AsOf = None,
     known_at: KnownAt = None,
     amendments: Amendments = "applied",
     format_name: FormatOption = "table",
@@ -118,7 +127,7 @@ def quotes(  # noqa: PLR0917 - one parameter an option
     """Show a symbol's quotes, exact up to the last message."""
     question = question_of(exchange, window, start, end, anchor)
     question |= {"known_at": known_at, "amendments": amendments, "gaps": gaps, "deferred": deferred}
-    question |= {"on_degrade": on_degrade, "max_staleness": max_staleness}
+    question |= {"on_degrade": on_degrade, "max_staleness": max_staleness, "as_of": as_of}
     _records("quotes", symbol, data_dir, question, limit, format_name, output, lake_only=lake_only)
 
 
@@ -267,7 +276,7 @@ def lake_request(
     from k2.api.parameters import knowledge, nanoseconds
     from k2.query.request import QueryRequest
 
-    known_at_ns, token = knowledge(question["known_at"], None)
+    known_at_ns, token = knowledge(question["known_at"], question["as_of"])
     return QueryRequest(
         data_type=data_type,
         symbol=symbol,

@@ -90,18 +90,22 @@ class K2Client:
         window_minutes: float | None = None,
         anchor: Literal["now", "latest"] = "now",
         limit: int | None = None,
+        as_of: str | int | None = None,
         known_at: str | int | None = None,
         amendments: Literal["applied", "raw"] = "applied",
         on_degrade: Literal["fail", "stale", "partial"] = "fail",
         max_staleness: float | None = None,
         **more: Any,
     ) -> Result:
-        """Return a symbol's trades; `more` are other parameters of GET /v1/trades (as_of, lake_only, gaps, deferred).
+        """Return a symbol's trades; `more` are other parameters of GET /v1/trades (lake_only, gaps, deferred).
 
         Times are ISO 8601 (no zone: UTC) or nanoseconds; the range is half-open. Without one: the last 15 minutes.
         All rows come unless `limit` says how many at most. Cancelled trades are left out and corrected ones come as
         they are now, or as they were known at `known_at`: a time, or the `as_of` of a certificate. With `amendments`
         "raw" every record comes as it was written.
+
+        `as_of` answers from a log prefix of before: that of a certificate's `as_of`, of a snapshot ("snapshot:ID") or a
+        tag (see `snapshots`), or of a time. The same token gives the same rows again.
 
         Where the log is out of reach, `on_degrade` "stale" gives what the table holds, and "partial" also what there is
         while the table is; the certificate marks both. `max_staleness` is how many seconds the answer may end before
@@ -113,7 +117,7 @@ class K2Client:
             ApiUnavailableError: K2 cannot answer now.
         """
         asked = {"exchange": exchange, "start": start, "end": end, "window_minutes": window_minutes, "anchor": anchor}
-        shown: dict[str, Any] = {"known_at": known_at, "amendments": amendments}
+        shown: dict[str, Any] = {"as_of": as_of, "known_at": known_at, "amendments": amendments}
         shown |= {"on_degrade": on_degrade, "max_staleness": max_staleness}
         return self._records("trades", {"symbol": symbol, **asked, **shown, **more}, limit)
 
@@ -127,6 +131,7 @@ class K2Client:
         window_minutes: float | None = None,
         anchor: Literal["now", "latest"] = "now",
         limit: int | None = None,
+        as_of: str | int | None = None,
         known_at: str | int | None = None,
         amendments: Literal["applied", "raw"] = "applied",
         on_degrade: Literal["fail", "stale", "partial"] = "fail",
@@ -135,7 +140,7 @@ class K2Client:
     ) -> Result:
         """Return a symbol's quotes; as `trades`."""
         asked = {"exchange": exchange, "start": start, "end": end, "window_minutes": window_minutes, "anchor": anchor}
-        shown: dict[str, Any] = {"known_at": known_at, "amendments": amendments}
+        shown: dict[str, Any] = {"as_of": as_of, "known_at": known_at, "amendments": amendments}
         shown |= {"on_degrade": on_degrade, "max_staleness": max_staleness}
         return self._records("quotes", {"symbol": symbol, **asked, **shown, **more}, limit)
 
@@ -181,6 +186,12 @@ class K2Client:
     ) -> list[dict[str, Any]]:
         """Return the gaps in the venues' numbers, the newest first; `since` leaves out those that ended before."""
         body = self._get("/v1/gaps", {"symbol": symbol, "exchange": exchange, "since": since, "limit": limit}).json()
+        found: list[dict[str, Any]] = body["data"]
+        return found
+
+    def snapshots(self, *, table: Literal["trades", "quotes"] | None = None) -> list[dict[str, Any]]:
+        """Return the snapshots that the tables still have, each table's newest first, with what `as_of` takes."""
+        body = self._get("/v1/snapshots", {"table": table}).json()
         found: list[dict[str, Any]] = body["data"]
         return found
 
