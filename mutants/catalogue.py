@@ -10,6 +10,7 @@ from mutants.edits import Edit, Mutant
 from mutants.feeds import FEEDS
 from mutants.gaps import GAPS
 from mutants.overload import OVERLOAD
+from mutants.repeatable import REPEATABLE
 
 __all__ = ["MUTANTS", "Edit", "Mutant"]
 
@@ -293,6 +294,7 @@ MUTANTS = (
     *API,
     *AMENDMENTS,
     *BARS,
+    *REPEATABLE,
     *DUPLICATES,
     *GAPS,
     *FEEDS,

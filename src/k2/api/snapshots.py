@@ -40,6 +40,6 @@ def snapshot_routes(asking: Asking) -> APIRouter:
         def make() -> tuple[Page, dict[str, str]]:
             return Page(snapshots_table(asking.engine.snapshots(table))), {}
 
-        return await asking.answer(request, Weight.HEAVY, encoding, make)
+        return await asking.answer(request, Weight.LIGHT, encoding, make)
 
     return router

@@ -1,0 +1,35 @@
+"""The mutants of repeatable answers."""
+
+from __future__ import annotations
+
+from mutants.edits import Edit, Mutant
+
+_AS_OF = "src/k2/query/as_of.py"
+_SIMULATION = "tests/simulation/test_repeatable_answers.py"
+
+REPEATABLE = (
+    Mutant(
+        "token-forgets-drops",
+        "a token is answered short, in silence, where retention has dropped days of it",
+        (Edit(_AS_OF, "return token.commit_sequence < dropped.commit_sequence", "return False"),),
+        (_SIMULATION,),
+    ),
+    Mutant(
+        "token-from-too-old",
+        "a token is answered from a snapshot that is older than itself",
+        (Edit(_AS_OF, "seam.commit_sequence in before", "seam.commit_sequence < before.start"),),
+        (_SIMULATION,),
+    ),
+    Mutant(
+        "tag-not-kept",
+        "an expiry takes snapshots that a tag keeps",
+        (
+            Edit(
+                "src/k2/storage/expiry.py",
+                "            and snapshot.snapshot_id not in protected\n",
+                "",
+            ),
+        ),
+        (_SIMULATION, "tests/unit/storage/test_named_snapshots.py"),
+    ),
+)
