@@ -5,7 +5,11 @@ from __future__ import annotations
 from mutants.edits import Edit, Mutant
 
 _AS_OF = "src/k2/query/as_of.py"
-_SIMULATION = "tests/simulation/test_repeatable_answers.py"
+_SIMULATION = (
+    "tests/simulation/test_repeatable_answers.py::"
+    "test_a_token_gives_its_rows_again_or_is_refused_where_retention_took_some"
+)
+_TAGS = "tests/unit/storage/test_named_snapshots.py"
 
 REPEATABLE = (
     Mutant(
@@ -30,6 +34,6 @@ REPEATABLE = (
                 "",
             ),
         ),
-        (_SIMULATION, "tests/unit/storage/test_named_snapshots.py"),
+        (_SIMULATION, f"{_TAGS}::test_a_tagged_snapshot_outlives_expiry_with_its_seam_and_files"),
     ),
 )
