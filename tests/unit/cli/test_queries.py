@@ -92,7 +92,7 @@ def test_the_options_are_the_question(client: FakeClient, command: str) -> None:
 
     question = {"exchange": "asx", "window_minutes": 120, "start": None, "end": None, "anchor": "latest", "limit": 7}
     choices = {"known_at": None, "amendments": "applied", "gaps": "fail", "deferred": "read"}
-    choices |= {"on_degrade": "stale", "max_staleness": 2.5}
+    choices |= {"on_degrade": "stale", "max_staleness": 2.5, "as_of": None}
     assert client.asked == [(command, "AAA", {**question, **choices})]
 
 
