@@ -183,13 +183,13 @@ OVERLOAD = (
     Mutant(
         "deferred-are-gaps",
         "what is missing in a deferred range is a gap at once",
-        (Edit(_LEDGER, "            if part.is_deferring:\n", "            if False:\n"),),
+        (Edit(_LEDGER, 'if part.deferring is not None and self._scopes[part.topic] != "symbol":', "if False:"),),
         (f"{_LATER}::test_what_is_deferred_is_no_gap_before_or_after_it_is_written[channel]",),
     ),
     Mutant(
         "gaps-of-deferred-forgotten",
         "what was missing in a deferred range is never decided",
-        (Edit(_LEDGER, "missed if is_backfilled else []", "[]"),),
+        (Edit(_LEDGER, "if not is_held(change.stream)) if is_told", "if False) if is_told"),),
         (f"{_LATER}::test_a_gap_in_a_channel_that_a_deferred_range_hid_is_found_once_it_is_written[False]",),
     ),
     Mutant(
@@ -235,6 +235,18 @@ OVERLOAD = (
         "a successor that defers believes that all before it was decided",
         (Edit(_LEDGER, "part.start if is_first else None", "part.start"),),
         (f"{_LATER}::test_a_successor_that_goes_on_deferring_tells_what_its_predecessor_deferred[channel]",),
+    ),
+    Mutant(
+        "markers-wait-for-deferred",
+        "while something is deferred, markers of what is kept do not count",
+        (Edit(_LEDGER, "part, part.held_at(part.start))\n            watched", "part, bool)\n            watched"),),
+        (f"{_LATER}::test_a_marker_of_a_symbol_that_is_kept_counts_as_it_would_without_the_others[False]",),
+    ),
+    Mutant(
+        "narrower-is-wider",
+        "a list that is narrower than the one before it is taken for the same one",
+        (Edit("src/k2/storage/deferral.py", " and self.deferred_from <= other.deferred_from", ""),),
+        (f"{_LATER}::test_a_list_that_is_narrower_than_the_one_before_it_lets_symbols_pass_that_were_written_since",),
     ),
     Mutant(
         "backfill-fence-dropped",

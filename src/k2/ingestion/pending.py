@@ -7,17 +7,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from k2.ingestion.duplicates.deduplicator import Part
-from k2.ingestion.sequences.ledger import BatchPart
+from k2.ingestion.sequences.parts import BatchPart
 from k2.storage.seam import Counts, PartitionDelta
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator, Mapping
 
     import polars as pl
 
     from k2.common.degradation import Priority
     from k2.ingestion.duplicates.deduplicator import Decisions
     from k2.ingestion.handover import Chunk
+    from k2.ingestion.sequences.parts import LeftOut
     from k2.kafka.decoding import BadRecord, Decoded
     from k2.storage.deferral import Predicate
     from k2.storage.seam import LogPartition
@@ -153,14 +154,11 @@ class Pending:
         """Return what committing this adds to each partition, once it is decided what is a duplicate."""
         return {log: part.delta(decisions[log].duplicates) for log, part in self.partitions.items()}
 
-    def kept(self, decisions: Decisions, listed: Collection[LogPartition] = ()) -> dict[LogPartition, BatchPart]:
-        """Return what goes into the table of each partition, once it is decided what is a duplicate.
-
-        A predicate that has matched nothing leaves nothing out, unless the partition is `listed` with earlier records.
-        """
+    def kept(self, decisions: Decisions, left_out: Mapping[LogPartition, LeftOut]) -> dict[LogPartition, BatchPart]:
+        """Return what goes into the table of each partition, once it is decided what is a duplicate."""
         return {
-            log: BatchPart(p.topic, p.start, p.end, decisions[log].kept, is_deferring=p.deferred > 0 or log in listed)
-            for log, p in self.partitions.items()
+            log: BatchPart(part.topic, part.start, part.end, decisions[log].kept, left_out.get(log))
+            for log, part in self.partitions.items()
         }
 
     def bad(self) -> Iterator[tuple[LogPartition, PartitionPending, BadRecord]]:

@@ -318,8 +318,8 @@ class TableLane:
 
     def _watched(self, prepared: Prepared) -> Watched:
         if prepared.watched is None:
-            kept = prepared.pending.kept(prepared.decisions, self._shedding.listed())
-            prepared.watched = self._gap_ledger.watch(kept, self._logs)
+            left_out = self._shedding.left_out(prepared.pending)
+            prepared.watched = self._gap_ledger.watch(prepared.pending.kept(prepared.decisions, left_out), self._logs)
         return prepared.watched
 
     def _send_dead_letters(self, prepared: Prepared) -> None:

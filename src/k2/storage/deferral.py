@@ -41,6 +41,10 @@ class Predicate:
         """Say whether a record of a priority is deferred."""
         return priority >= self.deferred_from
 
+    def covers(self, other: Predicate) -> bool:
+        """Say whether all that another one matches is deferred by this one too."""
+        return self.tier_map_id == other.tier_map_id and self.deferred_from <= other.deferred_from
+
 
 @dataclass(frozen=True, slots=True)
 class Backfill:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from k2.ingestion.sequences.ledger import BatchPart, GapLedger
+from k2.ingestion.sequences.ledger import GapLedger
 from k2.ingestion.sequences.markers import Marker
+from k2.ingestion.sequences.parts import BatchPart, LeftOut
 from k2.ingestion.sequences.settings import SequenceSettings
 from k2.kafka.ports import LogRange
 from k2.schemas.records import WrittenBy
+from k2.storage.deferral import Predicate
 from k2.storage.seam import DeferredRange, LogPartition, PartitionSeam, Seam
 from k2.storage.tables import RegisteredLog, TableHead
 from k2.testing.manual_clock import ManualClock
@@ -25,12 +27,14 @@ DAY = 20_454
 class World:
     """A log of two symbols that take turns, whose numbers are those of their channel or of each; a table of its rows.
 
-    Of the numbers `missing`, no record ever comes. What is deferred is BBB.
+    Of the numbers `missing`, no record ever comes. What is deferred is BBB, and AAA too where it is `wide`.
     """
 
     def __init__(self, scope: str, *missing: int, fails: int = 0) -> None:
         self.scope, self.missing, self.fails = scope, missing, fails
-        self.seam, self.commits, self.deferred_from, self.filled_to = 0, 0, None, 0
+        self.seam, self.commits, self.deferred_from = 0, 0, None
+        self.absent: set[int] = set()
+        self.backfilled: set[int] = set()
         self.clock = ManualClock(BEGIN_S * 10**9)
         self.written: dict[tuple[str, int, int], None] = {}
         self.marked: list[Marker] = []
@@ -48,20 +52,30 @@ class World:
         rows = rows.with_columns(sequence=number, channel=pl.lit("c"), ts_log=logged)
         return rows.filter(~pl.col("log_offset").is_in(self.missing))
 
-    def ingest(self, ledger: GapLedger, end: int, *, deferring: bool) -> None:
-        rows = self.frame(self.seam, end)
+    def part(self, end: int, *, deferring: bool, wide: bool = False) -> BatchPart:
+        rows, left_out = self.frame(self.seam, end), None
         if deferring:
-            rows = rows.filter(pl.col("symbol") == "AAA")
-            self.deferred_from = self.seam if self.deferred_from is None else self.deferred_from
-        watched = ledger.watch({KEY: BatchPart(TOPIC, self.seam, end, [rows], is_deferring=deferring)}, LOGS)
+            held = {"AAA", "BBB"} if wide else {"BBB"}
+            since = self.seam if self.deferred_from is None else self.deferred_from
+            left_out = LeftOut(since, Predicate("map", 1 if wide else 2), held.__contains__)
+            rows = rows.filter(~pl.col("symbol").is_in(held))
+        return BatchPart(TOPIC, self.seam, end, [rows], left_out)
+
+    def ingest(self, ledger: GapLedger, end: int, *, deferring: bool, wide: bool = False) -> None:
+        part = self.part(end, deferring=deferring, wide=wide)
+        watched = ledger.watch({KEY: part}, LOGS)
         ledger.record(watched)
+        if part.deferring is not None:
+            self.deferred_from = part.deferring.since
+            self.absent |= {*range(self.seam, end)} - {*part.frames[0]["log_offset"]}
         self.seam, self.commits = end, self.commits + 1
-        self.filled_to = self.filled_to if self.deferred_from is not None else end
         ledger.committed(watched, self.commits)
 
-    def backfill(self, ledger: GapLedger) -> None:
-        self.deferred_from, self.filled_to, self.commits = None, self.seam, self.commits + 1
-        ledger.written_elsewhere([KEY])
+    def backfill(self, *ledgers: GapLedger) -> None:
+        self.backfilled |= self.absent
+        self.absent, self.deferred_from, self.commits = set(), None, self.commits + 1
+        for ledger in ledgers:
+            ledger.written_elsewhere([KEY])
 
     def append(self, gap_events: pl.DataFrame) -> int:
         columns = ("event", "first_missing", "last_missing")
@@ -96,9 +110,8 @@ class World:
 
     def rows(self, partition, start, end, *, columns, since_us=0):
         del partition, since_us
-        rows = self.frame(start, end)
-        late = (pl.col("symbol") == "BBB") & (pl.col("log_offset") >= 10)
-        rows = rows.filter(~late | (pl.col("log_offset") < self.filled_to))
+        rows = self.frame(start, end).filter(~pl.col("log_offset").is_in(self.absent))
+        late = pl.col("log_offset").is_in(self.backfilled)
         by = pl.when(late).then(pl.lit(WrittenBy.BACKFILL)).otherwise(pl.lit(WrittenBy.INGEST))
         yield rows.with_columns(written_by=by).select(columns)
 
@@ -157,8 +170,9 @@ def test_what_others_wrote_while_a_batch_was_on_its_way_is_read_after_it() -> No
     rows = world.frame(10, 30)
     watched = ledger.watch({KEY: BatchPart(TOPIC, 10, 30, [rows])}, LOGS)
 
+    world.backfilled = {*range(11, 30, 2)}
     ledger.written_elsewhere([KEY])
-    world.seam, world.commits, world.filled_to = 30, 2, 30
+    world.seam, world.commits = 30, 2
     ledger.committed(watched, 2)
     world.ingest(ledger, 50, deferring=False)
 
@@ -205,6 +219,90 @@ def test_a_marker_says_nothing_of_a_partition_that_holds_something_back() -> Non
 
     assert before == []
     assert list(world.written) == []
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_marker_of_a_symbol_that_is_kept_counts_as_it_would_without_the_others(is_killed: bool) -> None:
+    world = World("symbol", 32)
+    ledger = world.ledger()
+    world.ingest(ledger, 10, deferring=False)
+    world.ingest(ledger, 20, deferring=True)
+    ledger = world.ledger() if is_killed else ledger
+    world.marked = [Marker("AAA", 16, DAY, (BEGIN_S + 31) * 1_000_000, 0)]
+    world.missing = (32, 34)
+
+    world.ingest(ledger, 60, deferring=True)
+    before = list(world.written)
+    world.backfill(ledger)
+    world.ingest(ledger, 80, deferring=False)
+
+    assert before == [("opened", 16, 16), ("opened", 17, 17)]
+    assert list(world.written) == before
+
+
+def test_of_a_list_that_is_written_in_part_nothing_is_told_before_it_is_whole() -> None:
+    world = World("symbol", 25, 27, 41)
+    ledger = world.ledger()
+    world.ingest(ledger, 10, deferring=False)
+    world.ingest(ledger, 60, deferring=True)
+    world.marked = [Marker("BBB", 12, DAY, (BEGIN_S + 26) * 1_000_000, 0)]
+    world.backfilled = {offset for offset in world.absent if offset < 50}
+    world.absent -= world.backfilled
+    world.deferred_from = 50
+
+    ledger = world.ledger()
+    world.ingest(ledger, 70, deferring=True)
+    before = list(world.written)
+    world.backfill(ledger)
+    world.ingest(ledger, 90, deferring=False)
+
+    assert before == []
+    assert list(world.written) == [("opened", 12, 12), ("opened", 13, 13), ("opened", 20, 20)]
+
+
+def test_a_list_that_is_narrower_than_the_one_before_it_lets_symbols_pass_that_were_written_since() -> None:
+    world = World("symbol", 20)
+    ledger = world.ledger()
+    world.ingest(ledger, 10, deferring=False)
+    world.ingest(ledger, 40, deferring=True, wide=True)
+
+    world.backfill(ledger)
+    world.ingest(ledger, 60, deferring=True)
+    before = list(world.written)
+    world.backfill(ledger)
+    world.ingest(ledger, 80, deferring=False)
+
+    assert before == [("opened", 10, 10)]
+    assert list(world.written) == before
+
+
+def test_what_was_not_decided_yet_is_told_by_the_batch_that_is_begun_again() -> None:
+    world = World("symbol", 25)
+    ledger = world.ledger()
+    world.ingest(ledger, 10, deferring=False)
+    world.ingest(ledger, 40, deferring=True)
+    ledger = world.ledger()
+    world.backfill(ledger)
+
+    ledger.watch({KEY: world.part(60, deferring=False)}, LOGS)
+    world.ingest(ledger, 60, deferring=False)
+
+    assert list(world.written) == [("opened", 12, 12)]
+
+
+def test_who_only_looked_on_while_others_wrote_what_they_had_deferred_tells_it() -> None:
+    world = World("symbol", 25)
+    world.marked = [Marker("AAA", 0, DAY, BEGIN_S * 1_000_000, 0)]
+    ledger, others = world.ledger(), world.ledger()
+    world.ingest(ledger, 10, deferring=False)
+
+    world.ingest(others, 40, deferring=True)
+    world.backfill(others)
+    world.clock.advance(600)
+    ledger.watch_quiet()
+    world.ingest(ledger, 60, deferring=False)
+
+    assert list(world.written) == [("opened", 12, 12)]
 
 
 def test_a_partition_that_falls_quiet_is_looked_at_once_its_list_is_empty() -> None:

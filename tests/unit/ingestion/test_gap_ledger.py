@@ -7,7 +7,8 @@ import pytest
 
 from k2.common.errors import AccountingError, FencedError
 from k2.ingestion import events
-from k2.ingestion.sequences.ledger import BatchPart, GapLedger
+from k2.ingestion.sequences.ledger import GapLedger
+from k2.ingestion.sequences.parts import BatchPart
 from k2.ingestion.sequences.settings import SequenceSettings
 from k2.kafka.topics import TopicCatalog
 from k2.storage.seam import LogPartition, PartitionSeam, Seam

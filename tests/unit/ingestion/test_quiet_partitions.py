@@ -6,8 +6,9 @@ import polars as pl
 import pytest
 
 from k2.common.errors import AccountingError, UnavailableError
-from k2.ingestion.sequences.ledger import BatchPart, GapLedger
+from k2.ingestion.sequences.ledger import GapLedger
 from k2.ingestion.sequences.markers import Marker
+from k2.ingestion.sequences.parts import BatchPart
 from k2.ingestion.sequences.settings import SequenceSettings
 from k2.kafka.ports import LogRange
 from k2.storage.seam import LogPartition, PartitionSeam, Seam

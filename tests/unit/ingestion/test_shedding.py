@@ -8,7 +8,6 @@ import pytest
 
 from k2.common.degradation import DegradationLevel, Priority
 from k2.common.errors import CorruptionError, FencedError
-from k2.ingestion.duplicates.deduplicator import PartDecision
 from k2.ingestion.handover import Chunk
 from k2.ingestion.overload.flows import Flows
 from k2.ingestion.overload.ladder import NoLadder
@@ -252,23 +251,29 @@ def test_a_list_is_known_to_hold_at_the_seam_at_which_it_was_seen_and_nowhere_el
     assert not world.shedding.reaches(KEY, [part(100, 150, None, 0)], 200)
 
 
-@pytest.mark.parametrize(("deferred", "listed", "is_deferring"), [(0, (), False), (2, (), True), (0, (KEY,), True)])
+@pytest.mark.parametrize(
+    ("listed", "deferred", "since"), [((), 0, None), ((), 2, 100), ((50,), 0, 50), ((50, 60), 2, 50)]
+)
 def test_a_predicate_that_has_matched_nothing_leaves_nothing_out(
-    deferred: int, listed: tuple[LogPartition, ...], is_deferring: bool
+    listed: tuple[int, ...], deferred: int, since: int | None
 ) -> None:
-    pending = Pending()
-    pending.partitions[KEY] = part(0, 10, by(2), deferred)
+    world, pending = World(AGGRESSIVE), Pending()
+    world.learn(*(entry(start, start + 10, 3 - place) for place, start in enumerate(listed)))
+    pending.partitions[KEY] = part(100, 110, by(2), deferred)
 
-    kept = pending.kept({KEY: PartDecision(())}, listed)
+    found = world.shedding.left_out(pending).get(KEY)
 
-    assert kept[KEY].is_deferring is is_deferring
+    assert (found and found.since) == since
 
 
-def test_the_partitions_are_named_of_which_something_is_deferred() -> None:
-    world = World()
-    world.learn(entry(0, 50, 2))
+def test_it_is_known_of_each_symbol_whether_it_is_left_out() -> None:
+    world, pending = World(AGGRESSIVE), Pending()
+    pending.partitions = {KEY: part(100, 110, by(2), 1), OTHER: part(100, 110, by(1), 1)}
 
-    assert world.shedding.listed() == {KEY}
+    found = world.shedding.left_out(pending)
+
+    assert [symbol for symbol in "ABC" if found[KEY].holds(symbol)] == ["C"]
+    assert [symbol for symbol in "ABC" if found[OTHER].holds(symbol)] == ["B", "C"]
 
 
 def test_a_batch_names_the_maps_by_which_it_was_sorted() -> None:

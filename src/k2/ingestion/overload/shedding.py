@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from k2.common.degradation import DEFERRED_FROM, Priority
 from k2.common.errors import CorruptionError
 from k2.common.load_shedder import LoadShedder
+from k2.ingestion.sequences.parts import LeftOut
 from k2.schemas.tier_maps import TierMap
 from k2.storage.deferral import Deferral, DeferredList, Predicate
 from k2.storage.seam import LogPartition, Seam
@@ -91,9 +93,22 @@ class Shedding:
                 changed[key] = before.commit_sequence
         return changed
 
-    def listed(self) -> frozenset[LogPartition]:
-        """Return the partitions of which something is deferred."""
-        return frozenset(LogPartition(entry.log_id, entry.partition) for entry in self._seam.deferred)
+    def left_out(self, pending: Pending) -> dict[LogPartition, LeftOut]:
+        """Return what is left out of each partition of a batch, by the batch or by what is listed before it.
+
+        A predicate that has matched nothing leaves nothing out.
+        """
+        found = {}
+        for log, part in pending.partitions.items():
+            held = DeferredList.of(self._seam, log)
+            predicate = part.predicate or held.in_force(None)
+            if predicate is not None and (held.entries or part.deferred):
+                since = held.entries[0].start if held.entries else part.start
+                found[log] = LeftOut(since, predicate, partial(self._matches, predicate))
+        return found
+
+    def _matches(self, predicate: Predicate, symbol: str) -> bool:
+        return predicate.matches(self._shedder(predicate.tier_map_id).get_priority(symbol, self._table))
 
     def reaches(self, log: LogPartition, parts: Iterable[PartitionPending], start: int) -> bool:
         """Say whether what is known of a partition's list holds for a chunk that begins at `start`.

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from k2.ingestion.sequences.markers import Marker, announce
+from k2.ingestion.sequences.parts import nobody
 from k2.ingestion.sequences.rules import (
     NO_DAY,
     NO_OFFSET,
@@ -27,7 +28,7 @@ from k2.ingestion.sequences.rules import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -118,13 +119,13 @@ def observe(
     end_offset: int,
     markers: Sequence[Marker] = (),
     until_us: int = 0,
-    is_whole: bool = True,
+    is_held: Callable[[str], bool] = nobody,
 ) -> Observation:
     """Check the rows of one partition, in the order of their offsets, up to `end_offset`; `memory` stays as it is.
 
     `scope` names the column that tells streams apart: symbol or channel. A marker counts before the first row that was
-    logged after it; `until_us` is a time that the log has passed without another row. Where the rows are not the
-    `is_whole` batch, nothing is said of a stream that has none: what it misses may be in those left out.
+    logged after it; `until_us` is a time that the log has passed without another row. Of a stream that `is_held` the
+    rows are left out: what it misses, or is said to have sent, may be in those, and nothing is said of it.
     """
     seen = Observation(clock_us=memory.clock_us, offset=memory.offset, marker=memory.marker)
     if rows.height:
@@ -137,7 +138,7 @@ def observe(
     if due:
         seen.marker = due[-1].offset
     if rows.height or due:
-        columns = _columns(rows, scope, memory, due)
+        columns = _columns(rows, scope, memory, [each for each in due if not is_held(each.stream)])
         seen.messages = int(np.count_nonzero(columns.marker == NO_OFFSET))
         breaks = _breaks(columns, rules)
         for place, name in enumerate(columns.names):
@@ -150,8 +151,9 @@ def observe(
                 walk.run(start, end)
             if walk.state is not None:
                 seen.states[name] = walk.state
-    holed = memory.holed if is_whole else frozenset()
-    _settle_all(memory, holed, seen, rules, time_us=passed_us, offset=end_offset - 1)
+    holed = memory.holed.union(name for name, state in seen.states.items() if _waits(state))
+    told = [name for name in sorted(holed) if not is_held(name)]
+    _settle_all(memory, told, seen, rules, time_us=passed_us, offset=end_offset - 1)
     return seen
 
 
@@ -318,11 +320,10 @@ def _breaks(columns: _Columns, rules: SequenceRules) -> Ints:
 
 
 def _settle_all(
-    memory: Memory, holed: frozenset[str], seen: Observation, rules: SequenceRules, *, time_us: int, offset: int
+    memory: Memory, holed: Sequence[str], seen: Observation, rules: SequenceRules, *, time_us: int, offset: int
 ) -> None:
-    """Look at every stream that misses something with the time and place that the batch has reached."""
-    holed = holed.union(name for name, state in seen.states.items() if _waits(state))
-    for name in sorted(holed):
+    """Look at the streams that miss something with the time and place that the batch has reached."""
+    for name in holed:
         state = seen.states.get(name)
         if state is None:
             if not is_due(memory.streams[name], time_us=time_us, offset=offset, rules=rules):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
@@ -18,6 +18,7 @@ from k2.ingestion.sequences.batches import COLUMNS, Memory, observe, remembered,
 from k2.ingestion.sequences.filling import closed, past_memory
 from k2.ingestion.sequences.gap_frames import GapPlace, gap_frame
 from k2.ingestion.sequences.markers import NoMarkers
+from k2.ingestion.sequences.parts import BatchPart
 from k2.ingestion.sequences.telling import GapTeller
 from k2.schemas.arrow import polars_schema
 from k2.schemas.records import TRADES, WrittenBy
@@ -25,7 +26,7 @@ from k2.storage.deferral import DeferredList
 from k2.storage.seam import LogPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from k2.common.clock import Clock
     from k2.ingestion.events import Observer
@@ -34,22 +35,11 @@ if TYPE_CHECKING:
     from k2.ingestion.sequences.markers import Marker, Markers
     from k2.ingestion.sequences.ports import GapTable, LogEnds, RowSource
     from k2.ingestion.sequences.settings import SequenceSettings
+    from k2.storage.deferral import Predicate
     from k2.storage.seam import Seam
     from k2.storage.tables import RegisteredLog
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class BatchPart:
-    """What a batch holds of one partition: the rows of the offsets [start, end) that go into the table."""
-
-    topic: str
-    start: int
-    end: int
-    frames: Sequence[pl.DataFrame]
-    is_deferring: bool = False
-    """Something of the partition is left out for now: what is missing is no gap yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +49,18 @@ class _Remembered:
     memory: Memory
     next_offset: int
     commit_sequence: int
+    untold: tuple[StreamChange, ...] = ()
+    """What happened below `next_offset` and is to be written with the next batch, however often that is begun."""
+
+
+class _Undecided(NamedTuple):
+    """What is left out of a partition, and from where on: there all is decided again once it is written.
+
+    `since` is None where others left something out before: from where on is not known.
+    """
+
+    predicate: Predicate
+    since: int | None
 
 
 @dataclass(slots=True)
@@ -67,8 +69,8 @@ class Watched:
 
     seen: dict[LogPartition, Observation] = field(default_factory=dict)
     ends: dict[LogPartition, int] = field(default_factory=dict)
-    resumed: set[LogPartition] = field(default_factory=set)
-    """Partitions of which nothing is left out any more."""
+    undecided: dict[LogPartition, _Undecided | None] = field(default_factory=dict)
+    """What is left out of each partition from here on, None where nothing is."""
     topics: dict[LogPartition, str] = field(default_factory=dict)
     gap_events: pl.DataFrame | None = None
     is_recorded: bool = False
@@ -105,11 +107,7 @@ class GapLedger:
         self._history = history
         self._look_at = clock.monotonic()
         self._known: dict[LogPartition, _Remembered] = {}
-        self._pending_from: dict[LogPartition, int | None] = {}
-        """From where on something was left out of a partition: what is missing there is decided once it is written.
-
-        None where others left something out before: from where on is not known.
-        """
+        self._undecided: dict[LogPartition, _Undecided] = {}
 
     def watch(self, parts: Mapping[LogPartition, BatchPart], logs: Mapping[int, RegisteredLog]) -> Watched:
         """Decide what the batch's rows are; changes nothing.
@@ -126,18 +124,14 @@ class GapLedger:
         if parts:
             self._markers.refresh()
         for key, part in parts.items():
-            if part.is_deferring:
-                known = self._known.get(key)
-                is_first = known is not None and known.next_offset == part.start
-                self._pending_from.setdefault(key, part.start if is_first else None)
-                if self._scopes[part.topic] != "symbol":
-                    continue  # its streams go through what is deferred and what is not
+            if part.deferring is not None and self._scopes[part.topic] != "symbol":
+                watched.undecided[key] = self._undecided_after(key, part)
+                continue  # its streams go through what is deferred and what is not
             rows = _rows(part.frames)
             memory, missed = self._memory(key, part, rows)
-            seen = self._observed(memory, rows, key, part)
+            seen = self._observed(memory, rows, key, part, part.held_at(part.start))
             watched.seen[key], watched.ends[key], watched.topics[key] = seen, part.end, part.topic
-            if not part.is_deferring:
-                watched.resumed.add(key)
+            watched.undecided[key] = self._undecided_after(key, part)
             topic_id = logs[key.log_id].topic_id
             if missed or seen.changes:
                 changes.append(self._as_events([*missed, *seen.changes], key, part, topic_id))
@@ -195,8 +189,11 @@ class GapLedger:
                 remembered(known.memory, seen), self._rules, streams_max=self._settings.streams_max
             )
             self._known[key] = _Remembered(memory, watched.ends[key], commit_sequence)
-        for key in watched.resumed:
-            self._pending_from.pop(key, None)
+        for key, undecided in watched.undecided.items():
+            if undecided is None:
+                self._undecided.pop(key, None)
+            else:
+                self._undecided[key] = undecided
         if watched.seen:
             told = [(watched.topics[key], seen) for key, seen in watched.seen.items()]
             self._teller.tell(told, watched.gap_events)
@@ -207,7 +204,7 @@ class GapLedger:
         Where something is left out still, it is read once nothing is.
         """
         for key in partitions:
-            if key not in self._pending_from:
+            if key not in self._undecided:
                 self._known.pop(key, None)
 
     def _filled_past_memory(
@@ -223,8 +220,8 @@ class GapLedger:
     def _pass_time(self, key: LogPartition, part: BatchPart, topic_id: str, until_us: int) -> None:
         rows = _rows(())
         memory, missed = self._memory(key, part, rows)
-        seen = self._observed(memory, rows, key, part, until_us)
-        watched = Watched({key: seen}, {key: part.end}, {key}, {key: part.topic})
+        seen = self._observed(memory, rows, key, part, part.held_at(part.start), until_us)
+        watched = Watched({key: seen}, {key: part.end}, {key: None}, {key: part.topic})
         if missed or seen.changes:
             watched.gap_events = self._as_events([*missed, *seen.changes], key, part, topic_id)
             self._teller.see_that_none_halts(watched.gap_events)
@@ -235,9 +232,14 @@ class GapLedger:
     # Memory.
 
     def _observed(
-        self, memory: Memory, rows: pl.DataFrame, key: LogPartition, part: BatchPart, until_us: int = 0
+        self,
+        memory: Memory,
+        rows: pl.DataFrame,
+        key: LogPartition,
+        part: BatchPart,
+        is_held: Callable[[str], bool],
+        until_us: int = 0,
     ) -> Observation:
-        known = () if part.is_deferring else self._markers.of(part.topic, key.partition)
         return observe(
             memory,
             rows,
@@ -245,56 +247,76 @@ class GapLedger:
             scope=self._scopes[part.topic],
             partition=key.partition,
             end_offset=part.end,
-            markers=_after(known, memory.marker),
+            markers=_after(self._markers.of(part.topic, key.partition), memory.marker),
             until_us=until_us,
-            is_whole=not part.is_deferring,
+            is_held=is_held,
         )
 
-    def _memory(self, key: LogPartition, part: BatchPart, rows: pl.DataFrame) -> tuple[Memory, list[StreamChange]]:
+    def _memory(self, key: LogPartition, part: BatchPart, rows: pl.DataFrame) -> tuple[Memory, Sequence[StreamChange]]:
         """Return the memory at the part's start, and what was not decided yet of the offsets before."""
-        known = self._known.get(key)
-        is_resumed = key in self._pending_from and not part.is_deferring
-        if known is not None and known.next_offset == part.start and not is_resumed:
-            return known.memory, []
-        if is_resumed and self._pending_from[key] is None:
-            self._known.pop(key, None)
-        found, missed = self._from_table(key, part, rows, self._pending_from[key] if is_resumed else None)
-        self._known[key] = found
-        return found.memory, missed
+        found = self._known.get(key)
+        undecided = None if self._goes_on(key, part) else self._undecided.get(key)
+        if found is None or found.next_offset != part.start or undecided is not None:
+            found = self._from_table(key, part, rows, undecided)
+            self._known[key] = found
+        return found.memory, found.untold
+
+    def _goes_on(self, key: LogPartition, part: BatchPart) -> bool:
+        """Say whether all that was left out of a partition is still; otherwise some of it has been written since."""
+        undecided = self._undecided.get(key)
+        return (
+            undecided is not None
+            and part.deferring is not None
+            and part.deferring.predicate.covers(undecided.predicate)
+        )
+
+    def _undecided_after(self, key: LogPartition, part: BatchPart) -> _Undecided | None:
+        """Return what is to be decided again of a partition once the part and those before it are whole."""
+        if part.deferring is None:
+            return None
+        before, known = self._undecided.get(key), self._known.get(key)
+        if before is not None and self._goes_on(key, part):
+            return before._replace(predicate=part.deferring.predicate)
+        is_first = part.deferring.since >= part.start and known is not None and known.next_offset == part.start
+        return _Undecided(part.deferring.predicate, part.start if is_first else None)
 
     def _from_table(
-        self, key: LogPartition, part: BatchPart, rows: pl.DataFrame, pending_from: int | None
-    ) -> tuple[_Remembered, list[StreamChange]]:
+        self, key: LogPartition, part: BatchPart, rows: pl.DataFrame, undecided: _Undecided | None
+    ) -> _Remembered:
         """Take the memory from one head: rolled forward where it is behind, rebuilt where there is none to trust.
 
-        What happens from `pending_from` on was not decided before. Where that is not known, a backfilled row tells:
-        then what the rows can tell for certain is decided again, which changes nothing where it was.
+        What happens from where on it is `undecided` was not told before. Where that is not known, a backfilled row
+        tells: then what the rows can tell for certain is decided again, which changes nothing where it was.
         """
         start, table = part.start, self._source.pinned(self._table)
         self._see_that_it_begins_at(table.head.seam, key, start)
-        known = self._known.get(key)
+        known = self._known.pop(key, None)  # it moves with the rows: where those cannot be read, it is of no use
         if known and (known.next_offset > start or known.commit_sequence > table.head.seam.commit_sequence):
             known = None
+        pending_from = None if undecided is None else undecided.since
         reach = max(0, min(start, start if pending_from is None else pending_from) - 2 * self._rules.memory_offsets)
-        if known and known.next_offset >= reach and pending_from is None:
-            memory, low, sure, since_us = known.memory, known.next_offset, start, 0
+        if known and known.next_offset >= reach and undecided is None:
+            memory, low, sure, since_us = known.memory, known.next_offset, known.next_offset, 0
+            missed = [*known.untold]
         else:
-            memory, low = Memory(), reach
+            memory, low, missed = Memory(), reach, []
             sure = reach + self._rules.memory_offsets if reach else 0
             since_us = self._since_us(rows) if pending_from is None else 0
         decided_from = min(sure if pending_from is None else pending_from, start)
-        is_backfilled, count, missed = pending_from is not None, 0, []
+        is_held, is_told, count = part.held_at(start - 1), pending_from is not None or bool(missed), 0
         for slab in table.rows(key, low, start, columns=_REBUILT, since_us=since_us) if low < start else ():
             count += slab.height
-            is_backfilled = is_backfilled or bool((slab["written_by"] == WrittenBy.BACKFILL).any())
+            is_told = is_told or bool((slab["written_by"] == WrittenBy.BACKFILL).any())
             was_decided = slab["log_offset"] < decided_from
             for each in (slab.filter(was_decided), slab.filter(~was_decided)):
                 if each.height:
-                    seen = self._observed(memory, each, key, replace(part, end=each["log_offset"][-1] + 1))
+                    reached = replace(part, end=each["log_offset"][-1] + 1)
+                    seen = self._observed(memory, each, key, reached, is_held)
                     missed += seen.changes if each["log_offset"][0] >= decided_from else []
                     memory = remembered(memory, seen)
         log.info("sequence_memory_read", table=self._table, partition=key.partition, rows=count, from_offset=low)
-        return _Remembered(memory, start, table.head.seam.commit_sequence), missed if is_backfilled else []
+        untold = tuple(change for change in missed if not is_held(change.stream)) if is_told else ()
+        return _Remembered(memory, start, table.head.seam.commit_sequence, untold)
 
     def _see_that_it_begins_at(self, seam: Seam, key: LogPartition, start: int) -> None:
         found = seam.next_offset(key)
