@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
+from structlog.testing import capture_logs
 
 from k2.api.app import create_app
 from k2.api.keys import ApiKey
@@ -247,9 +248,11 @@ def test_an_error_of_the_engine_is_a_problem_document_with_its_status(client: Te
 def test_an_unforeseen_error_shows_no_trace(client: TestClient, engine: FakeEngine) -> None:
     engine.fails_with = RuntimeError("secret detail")  # type: ignore[assignment]  # an error that K2 does not know
 
-    response = client.get("/v1/trades", params={"symbol": "AAA"})
+    with capture_logs() as events:
+        response = client.get("/v1/trades", params={"symbol": "AAA"})
 
     assert response.status_code == 500
+    assert [event["event"] for event in events if event["log_level"] == "error"] != [], "the log has it"
     assert "secret" not in response.text
     assert "Traceback" not in response.text
 

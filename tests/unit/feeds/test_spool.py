@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def block_of(number: int, size: int = 100) -> Block:
 
 
 def unread(spool: Spool) -> list[Block]:
-    return [found[0] for _ in range(BLOCKS_MAX) if (found := spool.read(0)) is not None]
+    return [found[0] for found in islice(iter(lambda: spool.read(0), None), BLOCKS_MAX)]
 
 
 def numbers(blocks: list[Block]) -> list[int]:
