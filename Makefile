@@ -7,10 +7,12 @@ SEED ?= 1
 RUNS ?= 1000
 REAL_RUNS ?= 0
 FUZZ ?= 1000000
+TEST_PROCESSES ?= 2
+IN_PROCESSES = --numprocesses=$(TEST_PROCESSES) --dist=loadfile --no-loadscope-reorder
 export UV_LINK_MODE ?= copy
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench faults mutants references lock clean format
+.PHONY: help setup run test check quick gates bench faults mutants references lock clean format
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
@@ -38,14 +40,19 @@ run: setup ## start the platform with a live simulated market
 	@$(BIN)/k2 up --simulate
 
 test: setup ## set everything up and pass all tests
-	@$(BIN)/python -m pytest --cov --cov-report=term
+	@$(BIN)/python -m pytest --cov --cov-report=term $(IN_PROCESSES)
 
-check: setup ## format, lint, types, imports, tests: the gate
+check: gates ## format, lint, types, imports, tests: the gate
+	@$(MAKE) --no-print-directory test
+
+quick: gates ## the same with the unit tests alone: for daily work
+	@$(BIN)/python -m pytest tests/unit --quiet $(IN_PROCESSES)
+
+gates: setup
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(MAKE) --no-print-directory test
 
 format: setup ## format the code and mend what the linter can mend
 	@$(BIN)/ruff format .

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from k2.kafka.settings import KafkaSettings
 from k2.local.platform import LocalPlatform
@@ -16,6 +18,34 @@ MEBIBYTE = 2**20
 
 hypothesis.settings.register_profile("k2", deadline=None)  # the machine may be busy
 hypothesis.settings.load_profile("k2")
+
+
+SERVERS = (
+    "tests/contract/",
+    "tests/integration/",
+    "tests/simulation/test_catalog_outages.py",
+    "tests/simulation/test_commit_interleavings.py",
+    "tests/simulation/test_commit_kills.py",
+)
+"""Where tests of real servers are: of several processes that share the tests, one has all of these."""
+
+
+class ServersApart(LoadFileScheduling):
+    """Starts each server in one process only, and no two platforms beside each other; other tests go file by file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "servers" if nodeid.startswith(SERVERS) else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    return ServersApart(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+@pytest.fixture(scope="session")
+def servers_elsewhere(request: pytest.FixtureRequest) -> list[str]:
+    """The collected tests of real servers that are not where SERVERS says."""
+    marked = [item.nodeid for item in request.session.items if item.get_closest_marker("platform")]
+    return [name for name in marked if not name.startswith(SERVERS)]
 
 
 @pytest.fixture(scope="session")

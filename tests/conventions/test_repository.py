@@ -134,3 +134,7 @@ def test_every_decision_is_listed() -> None:
 
     pages = [path.name for path in (ROOT / "docs" / "decisions").glob("0*.md")]
     assert [page for page in pages if page not in index] == []
+
+
+def test_all_tests_of_real_servers_are_where_one_process_runs_them(servers_elsewhere: list[str]) -> None:
+    assert servers_elsewhere == [], "name their folder or file in SERVERS of tests/conftest.py"
