@@ -23,8 +23,8 @@ _DRILL_SECONDS: Final = 600
 _AUDIT_SECONDS: Final = 30.0
 _TIERS: Final = {"tier_1": list(SYMBOLS[:2]), "tier_2": list(SYMBOLS[2:4])}
 """Of each tier, a symbol that is numbered and one that is not; trades of the others are deferred from level 3 on."""
-_LADDER: Final = {"calm_seconds": 2.0, "step_seconds": 0.5, "flap_seconds": 1.0, "hold_seconds_max": 4.0}
-"""What a busy machine climbs by itself is soon left again."""
+_LADDER: Final = {"calm_seconds": 1.0, "step_seconds": 0.2, "drain_records_min": 10**9}
+"""The drill alone decides: a busy machine, where a commit may take seconds, would hold levels of its own for long."""
 
 
 def kill_at(*levels: DegradationLevel) -> Callable[[Run], None]:
