@@ -14,6 +14,7 @@ NAMES = (
     "gaps",
     "ingest",
     "overload",
+    "overload_live",
     "visibility",
     "hybrid",
     "planning",

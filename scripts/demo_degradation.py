@@ -9,7 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from k2.cli.degradation_demo import FULL, QUICK, demonstrate
+from k2.cli.degradation_demo import demonstrate
+from k2.cli.overload_stage import FULL, QUICK
 from k2.common.clock import SystemClock
 
 

@@ -33,10 +33,13 @@ _ENDLESS_SECONDS: Final = 1e6
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """What an answer about one symbol of a tier said: the age of its newest record, None where it had none."""
+    """What an answer about one symbol of a tier said of its newest record; None where it had none."""
 
     age_seconds: float | None
-    is_complete: bool
+    """Since the log had it."""
+    late_seconds: float | None = None
+    """How long after its event the log had it: the feed's own lateness."""
+    is_complete: bool = field(kw_only=True)
 
 
 @dataclass
@@ -50,6 +53,8 @@ class Scene:
     fresh: dict[str, Freshness] = field(default_factory=dict)
     ages: dict[str, list[float]] = field(default_factory=dict)
     """Every age that was seen of the overload's own records, by tier."""
+    lateness: list[float] = field(default_factory=list)
+    """How late the feed was with each of them."""
     overloaded_since: float | None = None
     """When the overload began, in the seconds of this scene; None before and after."""
     deferred_most: int = 0
@@ -67,6 +72,8 @@ class Scene:
         since = self.overloaded_since
         if fresh.age_seconds is not None and since is not None and fresh.age_seconds < self.seconds - since:
             self.ages.setdefault(tier, []).append(fresh.age_seconds)
+            if fresh.late_seconds is not None:
+                self.lateness.append(fresh.late_seconds)
 
     @property
     def visited(self) -> list[DegradationLevel]:
@@ -121,14 +128,18 @@ def closing_rows(scene: Scene, outcome: Outcome) -> list[tuple[str, str]]:
         ("lost, doubled", f"{totals['lost']:,}, {totals['doubled']:,}"),
     ]
     for tier, ages in sorted(scene.ages.items()):
-        rows.append(
-            (f"age of the newest record, {tier}", f"p50 {_share(ages, 0.5):.2f} s, p99 {_share(ages, 0.99):.2f} s")
-        )
+        rows.append((f"newest record, since the log had it, {tier}", _shares(ages)))
+    if scene.lateness:
+        rows.append(("the feed's own lateness before that", _shares(scene.lateness)))
     back = outcome.seconds_to_normal
     rows.append(
         ("from the overload's end to NORMAL, all written", "not within the limit" if back is None else f"{back:.1f} s")
     )
     return rows
+
+
+def _shares(values: Sequence[float]) -> str:
+    return f"p50 {_share(values, 0.5):.2f} s, p99 {_share(values, 0.99):.2f} s"
 
 
 def _share(values: Sequence[float], share: float) -> float:
@@ -159,12 +170,14 @@ def _level_table(scene: Scene) -> Table:
 def _tier_table(scene: Scene) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("tier", min_width=14)
-    table.add_column("newest record", justify="right", min_width=14)
+    table.add_column("newest: in the log for", justify="right", min_width=22)
+    table.add_column("sent late by", justify="right", min_width=12)
     table.add_column("answer", min_width=14)
     for tier, fresh in sorted(scene.fresh.items()):
-        age = "none" if fresh.age_seconds is None else f"{fresh.age_seconds:.2f} s old"
+        age = "none" if fresh.age_seconds is None else f"{fresh.age_seconds:.2f} s"
+        late = "" if fresh.late_seconds is None else f"{fresh.late_seconds:.2f} s"
         word = Text("complete", "green") if fresh.is_complete else Text("incomplete, says so", "yellow")
-        table.add_row(tier, age, word)
+        table.add_row(tier, age, late, word)
     return table
 
 

@@ -53,21 +53,24 @@ def test_ages_count_for_records_of_the_overload_alone() -> None:
     scene.saw("tier 1", Freshness(0.1, is_complete=True))  # before it began
     scene.overloaded_since = 8
     scene.saw("tier 1", Freshness(5.0, is_complete=True))  # of the market before
-    scene.saw("tier 1", Freshness(0.5, is_complete=True))
+    scene.saw("tier 1", Freshness(0.5, 1.5, is_complete=True))
     scene.saw("tier 1", Freshness(None, is_complete=False))
 
     assert scene.ages == {"tier 1": [0.5]}
+    assert scene.lateness == [1.5]
 
 
 def test_the_display_says_level_load_and_freshness() -> None:
     scene = Scene(phase="overload")
     scene.hear(said(3, 77), 1)
-    scene.saw("tier 1", Freshness(0.25, is_complete=True))
+    scene.saw("tier 1", Freshness(0.25, 3.75, is_complete=True))
     scene.saw("tier 2", Freshness(None, is_complete=False))
 
     text = shown(live(scene))
 
-    for part in ("overload", "3 AGGRESSIVE", "1,234", "1.5 s", "77", "0.25 s old", "complete", "incomplete, says so"):
+    for part in (
+        "overload", "3 AGGRESSIVE", "1,234", "1.5 s", "77", "0.25 s", "3.75 s", "complete", "incomplete, says so",
+    ):  # fmt: skip
         assert part in text
 
 
@@ -93,8 +96,16 @@ def test_nothing_is_proved_that_does_not_add_up(wrong: dict) -> None:
 
 
 def test_the_closing_table_says_how_long_it_took_to_come_back_or_that_it_did_not() -> None:
-    scene = Scene(ages={"tier 1": [0.1] * 99 + [2.0]})
+    scene = Scene()
 
-    assert ("age of the newest record, tier 1", "p50 0.10 s, p99 2.00 s") in closing_rows(scene, outcome())
     assert closing_rows(scene, outcome())[-1][1] == "3.0 s"
     assert closing_rows(scene, outcome(back=None))[-1][1] == "not within the limit"
+
+
+def test_the_closing_table_tells_the_age_in_the_log_from_the_lateness_of_the_feed() -> None:
+    scene = Scene(ages={"tier 1": [0.1] * 99 + [2.0]}, lateness=[0.2] * 99 + [8.0])
+
+    rows = closing_rows(scene, outcome())
+
+    assert ("newest record, since the log had it, tier 1", "p50 0.10 s, p99 2.00 s") in rows
+    assert ("the feed's own lateness before that", "p50 0.20 s, p99 8.00 s") in rows
