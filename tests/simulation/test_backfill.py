@@ -181,6 +181,37 @@ def test_a_symbol_that_never_pauses_comes_back_all_the_same(world):
     world.check()
 
 
+@pytest.mark.parametrize("world", [1], indirect=True)
+@pytest.mark.parametrize(("needed_seconds", "left"), [(12.0, False), (1_000.0, True)])
+def test_a_sink_too_slow_to_be_waited_for_keeps_no_list_from_being_written(world, needed_seconds, left):
+    world.settings = world.settings.model_copy(
+        update={"backfill": world.settings.backfill.model_copy(update={"last_offsets_max": 10_000})}
+    )
+    world.ladder.level = DegradationLevel.CIRCUIT_BREAK
+    world.produce(TRADES, 40)
+    worker = world.start_worker()
+    world.rebalance()
+    run_until_ingested(world)
+    before = world.tables.tables["trades"].head.seam.deferred
+    lane = worker.worker.writer_loop.lanes["trades"]
+    flush = lane.flush
+    lane.flush = lambda seconds: seconds >= needed_seconds and flush(seconds)
+    world.ladder.level = DegradationLevel.NORMAL
+
+    for _ in range(60):
+        world.produce(TRADES, 5)
+        world.clock.sleep(1)
+        worker.step_consumer()
+        worker.step_writer()
+
+    held = world.tables.tables["trades"].head.seam.deferred
+    assert (len(held) > 0) is left
+    assert not left or held[0].start > before[0].end
+    lane.flush = flush
+    world.settle()
+    world.check()
+
+
 @pytest.mark.parametrize("world", [1, 2], indirect=True)
 @pytest.mark.parametrize("share", [0.5, 1.0])
 def test_what_retention_has_eaten_is_lost_and_told(world, share):

@@ -124,6 +124,9 @@ class Backfiller:
         self._count: _Count | None = None
         self._shedders: dict[str, LoadShedder] = {}
         self._due_at = 0.0
+        self._worked_since = 0.0
+        self._flush_seconds = settings.last_seconds_max
+        self._is_part_owed = False
         self._failures = 0
         self.stopped: str | None = None
 
@@ -138,13 +141,13 @@ class Backfiller:
         due_in = self.seconds_to_next_step()
         if due_in is None or due_in > 0 or lane.stopped:
             return
-        began = self._clock.monotonic()
+        self._worked_since = self._clock.monotonic()
         try:
             is_busy = self._work(lane)
         except FencedError as error:
             self._begin_again()
             self._observe(events.BackfillFenced(self._parts.table, str(error)))
-            self._rest(began, is_busy=True)
+            self._rest(is_busy=True)
         except AccountingError as error:
             self._stop(error)
         except K2Error as error:
@@ -154,7 +157,7 @@ class Backfiller:
             self._fail(error)
         else:
             self._failures = 0
-            self._rest(began, is_busy=is_busy)
+            self._rest(is_busy=is_busy)
 
     def close(self) -> None:
         """Give up the connection to the log."""
@@ -173,7 +176,7 @@ class Backfiller:
         if task.extent.start > task.entry.start:
             return self._give_up_lost(task, lane)
         self._reader.place(task.place, task.entry.start)
-        if not task.urgent and task.offsets <= self._settings.last_offsets_max:
+        if not (task.urgent or self._is_part_owed) and task.offsets <= self._settings.last_offsets_max:
             return self._finish(task, lane)
         if self._reader.step(task.entry.end, self._keeps(task)) and lane.is_between_batches:
             self._write_part(task, lane)
@@ -191,10 +194,15 @@ class Backfiller:
 
     def _finish(self, task: Task, lane: Lane) -> bool:
         """Write all that is left of a short list while its table takes nothing new, so that it comes to an end."""
-        seconds = self._settings.last_seconds_max
-        deadline = self._clock.monotonic() + seconds
-        if not lane.flush(seconds):
+        settings = self._settings
+        if not lane.flush(self._flush_seconds):  # a slow sink: a part is written first, and more time given next
+            self._flush_seconds = min(2 * self._flush_seconds, settings.last_flush_seconds_max)
+            self._is_part_owed = True
+            self._worked_since = self._clock.monotonic()
             return True
+        self._flush_seconds = settings.last_seconds_max
+        self._worked_since = self._clock.monotonic()  # what was flushed is ingestion's own work
+        deadline = self._worked_since + settings.last_seconds_max
         while self._clock.monotonic() < deadline:
             head = self._parts.heads.head(self._parts.table)
             held = DeferredList.of(head.seam, task.key)
@@ -275,7 +283,7 @@ class Backfiller:
         backfill = Backfill(read.start, read.end, predicate_of(task.entry), found)
         self._commit(task, backfill, rows, decoded.bad, lane)
         self._reader.taken()
-        self._task = None
+        self._task, self._is_part_owed = None, False
 
     def _commit(
         self, task: Task, backfill: Backfill, rows: pl.DataFrame | None, bad: tuple[BadRecord, ...], lane: Lane
@@ -322,14 +330,14 @@ class Backfiller:
 
     # Pace, and when it cannot go on.
 
-    def _rest(self, began: float, *, is_busy: bool) -> None:
+    def _rest(self, *, is_busy: bool) -> None:
         """Leave ingestion its share of the time that this step took."""
         now, settings = self._clock.monotonic(), self._settings
         if not is_busy:
             self._due_at = now + settings.look_seconds
             return
         ratio = settings.urgent_time_ratio if self._task is not None and self._task.urgent else settings.time_ratio
-        self._due_at = now + max((now - began) * (1 / ratio - 1), _PAUSE_SECONDS_MIN)
+        self._due_at = now + max((now - self._worked_since) * (1 / ratio - 1), _PAUSE_SECONDS_MIN)
 
     def _begin_again(self) -> None:
         self._task = self._count = None

@@ -34,6 +34,12 @@ class BackfillSettings(BaseModel):
     last_seconds_max: float = Field(
         default=5.0, gt=0, description="Longest time that ingestion of a table waits for that"
     )
+    last_flush_seconds_max: float = Field(
+        default=30.0,
+        gt=0,
+        description="Longest time that what ingestion of the table has taken in may need to be committed before that: "
+        "it begins with the time above and doubles as long as a slow sink needs more",
+    )
     retention_hours_left_min: float = Field(
         default=12.0, ge=0, description="Hours until the log deletes a deferred record below which it is urgent"
     )
