@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import zlib
 from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -14,9 +15,10 @@ from k2.query.request import QueryRequest, RowKey
 if TYPE_CHECKING:
     from k2.query.request import Answer
 
-VERSION: Final = 1
+VERSION: Final = 2
 _INT64: Final = range(-(2**63), 2**63)
 _DIGEST_CHARACTERS: Final = 16
+_CHECKSUM_BYTES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +36,16 @@ class Cursor:
         """Return the opaque text that the parameter `cursor` takes."""
         body = [VERSION, self.subject, self.extent, self.as_of, self.start_ns, self.end_ns, *astuple(self.after)]
         text = json.dumps(body, separators=(",", ":"))
-        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+        return base64.urlsafe_b64encode(_checksum(text.encode()) + text.encode()).decode().rstrip("=")
 
     @classmethod
     def from_text(cls, text: str) -> Cursor:
         """Read what `to_text` wrote; QueryError if it is something else."""
         try:
-            body = json.loads(base64.urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4)))
+            whole = base64.urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4))
+            if whole[:_CHECKSUM_BYTES] != _checksum(whole[_CHECKSUM_BYTES:]):
+                raise _not_a_cursor()
+            body = json.loads(whole[_CHECKSUM_BYTES:])
             version, subject, extent, as_of, start_ns, end_ns, *place = body
         except (ValueError, TypeError, RecursionError) as error:
             raise _not_a_cursor() from error
@@ -108,6 +113,11 @@ def _extent(request: QueryRequest) -> str:
 
 def _digest(*values: object) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:_DIGEST_CHARACTERS]
+
+
+def _checksum(text: bytes) -> bytes:
+    """Return what finds a cursor that was damaged on its way: it would name another place, and pages would skip."""
+    return zlib.crc32(text).to_bytes(_CHECKSUM_BYTES)
 
 
 def _not_a_cursor() -> QueryError:

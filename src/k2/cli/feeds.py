@@ -166,6 +166,8 @@ def simulate(
     run = MarketRun(seed=seed, start_ns=0 if start is None else _start_ns(start), rate=rate, symbols=symbols)
     if start is not None and duration is None:
         raise ConfigurationError("expected --duration with --start, found none: a run in the past needs an end")
+    if duration is not None:
+        _require_not_ahead(run.start_ns + int(duration * NS_PER_SECOND))
     rates = FaultRates(
         gaps=gaps, duplicates=duplicates, reorder=reorder, resets=resets, mute=mute, cancels=cancels,
         seed=seed, reorder_span=reorder_span, mute_seconds=mute_seconds,
@@ -325,6 +327,18 @@ def _told(played: Played, left_out: int) -> str:
         f"{played.total:,} records ({played.records['trades']:,} trades, {played.records['quotes']:,} quotes) "
         f"in {played.seconds:,.1f} s ({rate:,.0f} a second){held}{slipped}"
     )
+
+
+def _require_not_ahead(end_ns: int) -> None:
+    from k2 import bootstrap
+    from k2.kafka.record_rules import EventBounds
+
+    latest_ns = bootstrap.system_clock().time_ns() + EventBounds().ahead_ns
+    if end_ns > latest_ns:
+        raise ConfigurationError(
+            "expected --start and --duration of a market that ends within a day from now, found a later one: its "
+            "records would become dead letters (EventTimeOutOfBounds)"
+        )
 
 
 def _start_ns(text: str) -> int:

@@ -87,7 +87,7 @@ def write(
         if output is None:
             _send(parts)
         else:
-            _save(parts, output)
+            save(parts, output)
     except pa.ArrowNotImplementedError as error:
         raise QueryError(f"{format_name} has no form for one of the columns ({error}): cast it to text") from error
     if output is not None:
@@ -106,7 +106,7 @@ def _send(parts: Iterator[bytes]) -> None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - so that the last flush is quiet
 
 
-def _save(parts: Iterator[bytes], output: Path) -> None:
+def save(parts: Iterator[bytes], output: Path) -> None:
     """Write the file whole or not at all; a link keeps pointing where it does, and a device or pipe is written to."""
     if output.exists() and not output.is_file() and not output.is_dir():
         _pass_on(parts, output)

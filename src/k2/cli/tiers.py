@@ -31,9 +31,11 @@ def tiers(
     import polars as pl
 
     from k2 import bootstrap
+    from k2.cli.output import require_writable, save
     from k2.schemas.tier_maps import TierMap
     from k2.settings import load_settings
 
+    require_writable("json", output)
     with bootstrap.table_sql(load_settings(data_dir)) as run:
         found = run("SELECT exchange, symbol, trading_date, sum(quantity::DOUBLE) AS volume FROM trades GROUP BY ALL")
     volumes = pl.DataFrame(pl.from_arrow(found))
@@ -44,6 +46,4 @@ def tiers(
     if output is None:
         typer.echo(text)
         return
-    written = output.with_name(f"{output.name}.new")
-    written.write_text(text + "\n", encoding="utf-8")
-    written.replace(output)
+    save(iter([f"{text}\n".encode()]), output)

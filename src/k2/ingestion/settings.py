@@ -120,8 +120,8 @@ class IngestionSettings(BaseModel):
     duplicate_window_hours: float = Field(
         default=24.0,
         ge=0,
-        description="Log time within which a record of the same identity is a duplicate; a dead letter is replayed "
-        "only once its partition has come further than that",
+        description="A dead letter is replayed only once its partition has come further than this in log time; less "
+        "than the 24 h within which a record of the same identity is a duplicate may store one twice",
     )
     kills_max: int = Field(
         default=3,

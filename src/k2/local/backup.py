@@ -82,6 +82,11 @@ def back_up(
         UnavailableError: something changed faster than it could be copied.
     """
     require_empty(target, what="backup")
+    if target.resolve().is_relative_to(directory.root.resolve()):
+        raise ConfigurationError(
+            f"expected a directory outside of the platform's {directory.root} for the backup, found {target}: what "
+            "takes the platform would take its backup too"
+        )
     began_ns = clock.time_ns()
     pinned = pin_tables(tables)
     ends = {topic: dict(partitions) for topic, partitions in log_ends().items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k2.api.app import create_app
-from k2.api.cursors import Cursor
+from k2.api.cursors import VERSION, Cursor
 from k2.api.keys import ApiKey
 from k2.api.settings import ApiSettings
 from k2.common.errors import QueryError
+from k2.query.request import RowKey
 from k2.testing.simulated_hybrid import SimulatedHybrid, simulated_hybrid, topic
 from k2.testing.simulated_market import SimulatedMarket
 
@@ -197,13 +199,28 @@ def test_a_text_that_is_no_cursor_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("place", "value"),
-    [(0, 2), (1, None), (1, 5), (2, []), (3, 5), (4, "0"), (5, 1.5), (6, None), (6, True), (7, 2**63), (9, "x")],
+    [(0, 1), (1, None), (1, 5), (2, []), (3, 5), (4, "0"), (5, 1.5), (6, None), (6, True), (7, 2**63), (9, "x")],
 )
 def test_a_forged_cursor_is_refused(place: int, value: object) -> None:
-    body: list[Any] = [1, "subject", "extent", None, None, None, 1, 2, 3, 4]
-    Cursor.from_text(base64.urlsafe_b64encode(json.dumps(body).encode()).decode())
+    body: list[Any] = [VERSION, "subject", "extent", None, None, None, 1, 2, 3, 4]
+    Cursor.from_text(written(body))
 
     body[place] = value
 
     with pytest.raises(QueryError, match="next_cursor"):
-        Cursor.from_text(base64.urlsafe_b64encode(json.dumps(body).encode()).decode())
+        Cursor.from_text(written(body))
+
+
+def written(body: list[Any]) -> str:
+    text = json.dumps(body).encode()
+    return base64.urlsafe_b64encode(zlib.crc32(text).to_bytes(4) + text).decode()
+
+
+@given(st.data())
+def test_a_cursor_with_another_character_is_refused(data: st.DataObject) -> None:
+    text = Cursor("subject", "extent", None, 1, 2, RowKey(1, 2, 3, 4)).to_text()
+    place = data.draw(st.integers(0, len(text) - 2))
+    other = data.draw(st.sampled_from("aZ09-_").filter(lambda each: each != text[place]))
+
+    with pytest.raises(QueryError, match="next_cursor"):
+        Cursor.from_text(text[:place] + other + text[place + 1 :])

@@ -100,7 +100,12 @@ def test_a_run_that_is_played_again_says_that_all_was_there(worlds, tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("words", "expected"),
-    [(("--start", "yesterday"), "ISO 8601"), (("--start", "2026-01-01"), "--duration"), (("--rate", "0"), "rate")],
+    [
+        (("--start", "yesterday"), "ISO 8601"),
+        (("--start", "2026-01-01"), "--duration"),
+        (("--start", "2300-01-01", "--duration", "1"), "dead letters"),
+        (("--rate", "0"), "rate"),
+    ],
 )
 def test_a_run_that_makes_no_sense_is_refused(worlds, tmp_path: Path, words: tuple[str, ...], expected: str) -> None:
     with pytest.raises(ConfigurationError, match=expected):

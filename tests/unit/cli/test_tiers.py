@@ -80,3 +80,12 @@ def test_what_is_written_is_what_a_worker_reads(lake: Path, tmp_path: Path) -> N
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="K2_DEGRADATION__TIERS_FILE"):
         tier_map(tmp_path / "none.json")
+
+
+def test_a_file_that_cannot_be_written_is_refused_in_words(lake: Path) -> None:
+    command = ["tiers", "--data-dir", str(lake), "--output", str(lake / "nowhere" / "tiers.json")]
+
+    result = CliRunner().invoke(app, command)
+
+    assert isinstance(result.exception, ConfigurationError)
+    assert "expected the directory of --output to exist" in str(result.exception)

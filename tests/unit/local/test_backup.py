@@ -114,6 +114,16 @@ def test_commits_after_the_pin_are_not_in_the_backup_and_do_no_harm(lake: LocalL
     tables.close()
 
 
+def test_a_backup_inside_of_the_platform_is_refused(lake: LocalLake, tmp_path: Path) -> None:
+    directory = DataDirectory(tmp_path / "data")
+    target = tmp_path / "data" / "backup"
+
+    with pytest.raises(ConfigurationError, match="outside of the platform"):
+        back_up(directory, target, tables=lake.tables, log_ends=dict, clock=ManualClock(), tell=print)
+
+    assert not target.exists()
+
+
 def test_an_interrupted_backup_is_none(lake: LocalLake, tmp_path: Path) -> None:
     source = backed_up(lake, tmp_path)
     (source / LIST_NAME).unlink()

@@ -53,7 +53,7 @@ class SequenceRules:
     reorder_us: int = 10_000_000
     lost_us: int = 86_400_000_000
     memory_us: int = 7 * 86_400_000_000
-    memory_offsets: int = 5_000_000
+    memory_offsets: int = 1_000_000
     holes_max: int = 1_000
     reset_number_max: int = 10
     reset_distance_min: int = 100

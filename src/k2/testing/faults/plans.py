@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from k2.common import crash_points
@@ -12,7 +12,7 @@ from k2.common import crash_points
 class Plan:
     """One kind of run. Rates are chances: of a disturbance per step, of a fault each time that its place is reached.
 
-    `numbers` are those of the list of faults in docs/operations/guarantees.md.
+    `numbers` are those of the column `faults` in docs/operations/guarantees.md.
     """
 
     name: str
@@ -83,9 +83,6 @@ PLANS: Final[tuple[Plan, ...]] = (
     Plan("expiry beside lost replies", "25", expire=0.2, reply_lost=0.3),
     EVERYTHING,
 )
-
-CALM: Final = replace(PLANS[0], name="calm", crash_point="", crash=0.0)
-"""No fault at all; for tests of the simulation itself."""
 
 
 def plan_named(name: str) -> Plan:
