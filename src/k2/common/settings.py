@@ -165,7 +165,7 @@ class DegradationSettings(BaseModel):
         default=1.0, ge=0, description="How long a time to drain must have lasted to count: a burst is no overload"
     )
     warm_up_seconds: float = Field(
-        default=10.0, ge=0, description="How long a partition of which nothing was served yet has no time to drain"
+        default=60.0, ge=0, description="How long a partition of which nothing was served yet has no time to drain"
     )
     announce_seconds: float = Field(
         default=2.0, gt=0, description="Longest time between two announcements of the level to the other processes"

@@ -103,7 +103,9 @@ class Ladder(RuleBasedStateMachine):
         self.clock = ManualClock()
         self.breaker = CircuitBreaker(
             DegradationThresholds(),
-            settings=DegradationSettings(hold_seconds_max=100, sink_probe_seconds_max=8, history_max=HISTORY_MAX),
+            settings=DegradationSettings(
+                hold_seconds_max=100, sink_probe_seconds=1, sink_probe_seconds_max=8, history_max=HISTORY_MAX
+            ),
             clock=self.clock,
             priority_of=lambda symbol, _kind: Priority[symbol],
         )
