@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
 from k2.api.formats import Page, chosen
 from k2.api.parameters import nanoseconds, refuse_unknown
-from k2.api.records import RESPONSES, Exchange, FormatName, rows_limit
+from k2.api.records import Exchange, FormatName, responses_of_list, rows_limit
 from k2.query.gap_aware import gaps_table
 
 if TYPE_CHECKING:
@@ -26,14 +26,10 @@ Limit = Annotated[int | None, Query(ge=1, description="Most gaps, counted from t
 def gap_routes(asking: Asking) -> APIRouter:
     """Return the route; each question waits for its turn on a thread."""
     router = APIRouter(prefix="/v1", tags=["data"])
-    responses: dict[int | str, dict[str, Any]] = {
-        status: RESPONSES[status] for status in (400, 401, 406, 422, 429, 503)
-    }
-    responses[200] = {
-        "description": "One row a gap, the newest first: its numbers, how many are missing, and its state: open, "
-        "filled or lost. JSON: `data`; the other formats: the columns.",
-        "content": RESPONSES[200]["content"],
-    }
+    responses = responses_of_list(
+        "One row a gap, the newest first: its numbers, how many are missing, and its state: open, "
+        "filled or lost. JSON: `data`; the other formats: the columns."
+    )
 
     @router.get("/gaps", operation_id="gaps", responses=responses, response_class=StreamingResponse)
     async def gaps(

@@ -137,6 +137,12 @@ FormatName = Annotated[
 ]
 
 
+def responses_of_list(description: str) -> dict[int | str, dict[str, Any]]:
+    """Return what a route may answer whose rows come without a certificate."""
+    refusals: dict[int | str, dict[str, Any]] = {status: RESPONSES[status] for status in (400, 401, 406, 422, 429, 503)}
+    return {**refusals, 200: {"description": description, "content": RESPONSES[200]["content"]}}
+
+
 def record_routes(asking: Asking) -> APIRouter:
     """Return the routes; each question waits for its turn on a thread."""
     router = APIRouter(prefix="/v1", tags=["data"])
@@ -215,13 +221,9 @@ def _add_records(router: APIRouter, data_type: Literal["trades", "quotes"], aski
 
 
 def _add_symbols(router: APIRouter, asking: Asking) -> None:
-    responses: dict[int | str, dict[str, Any]] = {
-        status: RESPONSES[status] for status in (400, 401, 406, 422, 429, 503)
-    }
-    responses[200] = {
-        "description": "One row for each data type, exchange and symbol. JSON: `data`; the other formats: the columns.",
-        "content": RESPONSES[200]["content"],
-    }
+    responses = responses_of_list(
+        "One row for each data type, exchange and symbol. JSON: `data`; the other formats: the columns."
+    )
 
     @router.get("/symbols", operation_id="symbols", responses=responses, response_class=StreamingResponse)
     async def symbols(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
 from k2.api.formats import Page, chosen
 from k2.api.parameters import refuse_unknown
-from k2.api.records import RESPONSES, FormatName
+from k2.api.records import FormatName, responses_of_list
 from k2.api.weights import Weight
 from k2.query.snapshot_list import snapshots_table
 
@@ -22,14 +22,10 @@ Table = Annotated[Literal["trades", "quotes"] | None, Query(alias="table", descr
 def snapshot_routes(asking: Asking) -> APIRouter:
     """Return the route; each question waits for its turn on a thread."""
     router = APIRouter(prefix="/v1", tags=["data"])
-    responses: dict[int | str, dict[str, Any]] = {
-        status: RESPONSES[status] for status in (400, 401, 406, 422, 429, 503)
-    }
-    responses[200] = {
-        "description": "One row a snapshot, each table's newest first: what as_of takes for it, its tags, when it was "
-        "committed, and its rows. JSON: `data`; the other formats: the columns.",
-        "content": RESPONSES[200]["content"],
-    }
+    responses = responses_of_list(
+        "One row a snapshot, each table's newest first: what as_of takes for it, its tags, when it was "
+        "committed, and its rows. JSON: `data`; the other formats: the columns."
+    )
 
     @router.get("/snapshots", operation_id="snapshots", responses=responses, response_class=StreamingResponse)
     async def snapshots(request: Request, table: Table = None, format_name: FormatName = None) -> StreamingResponse:

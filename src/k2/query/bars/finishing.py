@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from k2.query.answering import certificate_of
 from k2.query.bars.columns import BARS_SCHEMA, PRICE
+from k2.query.bars.spans import NS_MIN
 from k2.query.bars.statement import VALUES
 from k2.query.certificate import AsOf
 from k2.query.request import Answer
@@ -30,7 +31,6 @@ PROVISIONAL: Final = "provisional"
 _VALUE_SCALE: Final = PRICE_SCALE + QUANTITY_SCALE
 _WIDE: Final = Context(prec=100)
 _NS: Final = pa.int64()
-_NS_MIN: Final = -(2**63) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def _horizon(asked: QueryRequest, now_ns: int, newest_ns: int | None, settle_ns:
         seen_ns = newest_ns if seen_ns is None else seen_ns
     if asked.known_at_ns is not None and seen_ns is not None:
         seen_ns = min(seen_ns, asked.known_at_ns)
-    return _Horizon(max((seen_ns or 0) - settle_ns, _NS_MIN), asked.end_ns)
+    return _Horizon(max((seen_ns or 0) - settle_ns, NS_MIN), asked.end_ns)
 
 
 def _table(raw: pa.Table, symbol: str, certificate: Certificate, horizon: _Horizon) -> pa.Table:

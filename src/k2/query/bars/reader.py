@@ -15,7 +15,7 @@ from k2.common.units import NS_PER_DAY, NS_PER_SECOND
 from k2.kafka.topics import exchange_of
 from k2.query.amending import Shown
 from k2.query.bars.rules import BarRule
-from k2.query.bars.spans import BarCalendar, Span
+from k2.query.bars.spans import NS_MIN, BarCalendar, Span
 from k2.query.bars.statement import MEMORY, SPANS, TRADE, BarsWanted, bars_statement
 from k2.query.bars.touched import concerned, memory_of
 from k2.query.merging import answer_schema, matching, merged, rows_statement, within
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 _SPANNED_NS_MAX: Final = 400 * NS_PER_DAY
 """Of a longer range it is looked up first when its trades begin and end."""
-_NS_MIN: Final = -(2**63) + 1
 _SPAN_SCHEMA: Final = pa.schema(
     [("exchange", pa.string())] + [(name, pa.bool_() if name == "in_hours" else pa.int64()) for name in Span._fields]
 )
@@ -84,7 +83,7 @@ class BarReader:
         }
         starts = {}
         if draft.start_ns is not None:
-            starts = {name: max(calendar.bar_start_ns(draft.start_ns), _NS_MIN) for name, calendar in calendars.items()}
+            starts = {name: max(calendar.bar_start_ns(draft.start_ns), NS_MIN) for name, calendar in calendars.items()}
             draft.start_ns = min(starts.values(), default=draft.start_ns)
         found = self._gathered(asked, draft, logged, prefix)
         draft.lap("plan")

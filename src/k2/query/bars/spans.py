@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from k2.query.bars.request import Alignment
     from k2.query.bars.rules import BarRule, Hours
 
+NS_MIN: Final = -(2**63) + 1
+"""The earliest start of a bar: nanoseconds in 64 bits, none of whose negatives falls outside of them."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _SATURDAY: Final = 5
