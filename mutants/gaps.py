@@ -35,7 +35,13 @@ GAPS = (
     Mutant(
         "ledger-before-duplicates",
         "the ledger is fed the records of a batch before its duplicates are dropped",
-        (Edit("src/k2/ingestion/pending.py", "decisions[log].kept, left_out", "part.frames, left_out"),),
+        (
+            Edit(
+                "src/k2/ingestion/pending.py",
+                "decisions[log].kept,\n                left_out",
+                "part.frames,\n                left_out",
+            ),
+        ),
         (_WHATEVER,),
     ),
     Mutant(

@@ -239,7 +239,7 @@ OVERLOAD = (
     Mutant(
         "markers-wait-for-deferred",
         "while something is deferred, markers of what is kept do not count",
-        (Edit(_LEDGER, "part, part.held_at(part.start))\n            watched", "part, bool)\n            watched"),),
+        (Edit(_LEDGER, "part.held_at(part.start), part.passed_us", "bool, part.passed_us"),),
         (f"{_LATER}::test_a_marker_of_a_symbol_that_is_kept_counts_as_it_would_without_the_others[False]",),
     ),
     Mutant(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from k2.ingestion.duplicates.deduplicator import Part
 from k2.ingestion.sequences.parts import BatchPart
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from k2.kafka.decoding import BadRecord, Decoded
     from k2.storage.deferral import Predicate
     from k2.storage.seam import LogPartition
+
+_US_PER_MS: Final = 1_000
 
 
 @dataclass(slots=True)
@@ -42,6 +44,8 @@ class PartitionPending:
     """By what all of it was sorted; None where all is kept."""
     shed: Counter[tuple[Priority, str]] = field(default_factory=Counter)
     """Records deferred, by priority and reason."""
+    logged_ms: int = 0
+    """Log time that it reaches, with the records that were left out."""
     spilled: int = 0
     """How many of the frames, the first ones, are on disk."""
 
@@ -127,6 +131,7 @@ class Pending:
             self.partitions[chunk.log] = part
         part.shed.update(shed or {})
         part.end = chunk.end
+        part.logged_ms = max(part.logged_ms, *chunk.batch.ts_log_ms[-1:], 0)
         part.leader_epoch = max(part.leader_epoch, chunk.batch.leader_epoch)
         part.consumed += len(chunk.batch)
         part.rows += decoded.rows.height
@@ -157,7 +162,14 @@ class Pending:
     def kept(self, decisions: Decisions, left_out: Mapping[LogPartition, LeftOut]) -> dict[LogPartition, BatchPart]:
         """Return what goes into the table of each partition, once it is decided what is a duplicate."""
         return {
-            log: BatchPart(part.topic, part.start, part.end, decisions[log].kept, left_out.get(log))
+            log: BatchPart(
+                part.topic,
+                part.start,
+                part.end,
+                decisions[log].kept,
+                left_out.get(log),
+                part.logged_ms * _US_PER_MS,
+            )
             for log, part in self.partitions.items()
         }
 

@@ -27,11 +27,13 @@ DAY = 20_454
 class World:
     """A log of two symbols that take turns, whose numbers are those of their channel or of each; a table of its rows.
 
-    Of the numbers `missing`, no record ever comes. What is deferred is BBB, and AAA too where it is `wide`.
+    Of the numbers `missing`, no record ever comes. What is deferred is BBB, and AAA too where it is `wide`. From offset
+    `pause_before` on, the log is a minute later.
     """
 
-    def __init__(self, scope: str, *missing: int, fails: int = 0) -> None:
-        self.scope, self.missing, self.fails = scope, missing, fails
+    def __init__(self, scope: str, *missing: int, memory: int = 1_000_000, pause_before: int = 1_000_000) -> None:
+        self.scope, self.missing, self.pause_before = scope, missing, pause_before
+        self.settings = SequenceSettings(reorder_messages=2, memory_offsets=memory)
         self.seam, self.commits, self.deferred_from = 0, 0, None
         self.absent: set[int] = set()
         self.backfilled: set[int] = set()
@@ -41,25 +43,27 @@ class World:
 
     def ledger(self) -> GapLedger:
         return GapLedger(
-            "trades", scopes={TOPIC: self.scope}, rows=self, gaps=self, settings=SequenceSettings(reorder_messages=2),
+            "trades", scopes={TOPIC: self.scope}, rows=self, gaps=self, settings=self.settings,
             clock=self.clock, observer=lambda _: None, log_ends=self, markers=self,
         )  # fmt: skip
 
     def frame(self, start: int, end: int) -> pl.DataFrame:
         rows = market_rows(range(start, end), symbols=["AAA", "BBB"])
         number = pl.col("log_offset") if self.scope == "channel" else pl.col("log_offset") // 2
-        logged = pl.from_epoch(pl.col("log_offset") + BEGIN_S, "s").dt.replace_time_zone("UTC")
+        logged_s = BEGIN_S + pl.col("log_offset") + (pl.col("log_offset") >= self.pause_before) * 60
+        logged = pl.from_epoch(logged_s, "s").dt.replace_time_zone("UTC")
         rows = rows.with_columns(sequence=number, channel=pl.lit("c"), ts_log=logged)
         return rows.filter(~pl.col("log_offset").is_in(self.missing))
 
     def part(self, end: int, *, deferring: bool, wide: bool = False) -> BatchPart:
         rows, left_out = self.frame(self.seam, end), None
+        logged_us = rows["ts_log"].dt.epoch("us")[-1]
         if deferring:
             held = {"AAA", "BBB"} if wide else {"BBB"}
             since = self.seam if self.deferred_from is None else self.deferred_from
             left_out = LeftOut(since, Predicate("map", 1 if wide else 2), held.__contains__)
             rows = rows.filter(~pl.col("symbol").is_in(held))
-        return BatchPart(TOPIC, self.seam, end, [rows], left_out)
+        return BatchPart(TOPIC, self.seam, end, [rows], left_out, logged_us)
 
     def ingest(self, ledger: GapLedger, end: int, *, deferring: bool, wide: bool = False) -> None:
         part = self.part(end, deferring=deferring, wide=wide)
@@ -258,6 +262,32 @@ def test_of_a_list_that_is_written_in_part_nothing_is_told_before_it_is_whole() 
 
     assert before == []
     assert list(world.written) == [("opened", 12, 12), ("opened", 13, 13), ("opened", 20, 20)]
+
+
+def test_what_a_symbol_misses_is_decided_by_all_of_the_log_before_a_wider_list_holds_it() -> None:
+    world = World("symbol", 26, memory=20, pause_before=29)
+    ledger = world.ledger()
+    world.ingest(ledger, 10, deferring=False)
+
+    world.ingest(ledger, 30, deferring=True)
+    before = list(world.written)
+    world.ingest(world.ledger(), 130, deferring=True, wide=True)
+    ledger = world.ledger()
+    world.backfill(ledger)
+    world.ingest(ledger, 150, deferring=False)
+
+    assert before == [("opened", 13, 13)]
+    assert list(world.written) == before
+
+
+def test_where_nothing_is_left_out_the_rows_alone_say_how_late_it_is() -> None:
+    world = World("symbol", 26)
+    minute_later_us = (BEGIN_S + 90) * 1_000_000
+    part = BatchPart(TOPIC, 0, 30, [world.frame(0, 29)], logged_us=minute_later_us)
+
+    watched = world.ledger().watch({KEY: part}, LOGS)
+
+    assert watched.gap_events is None
 
 
 def test_a_list_that_is_narrower_than_the_one_before_it_lets_symbols_pass_that_were_written_since() -> None:

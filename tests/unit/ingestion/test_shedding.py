@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from k2.common.degradation import DegradationLevel, Priority
 from k2.common.errors import CorruptionError, FencedError
+from k2.ingestion.duplicates.deduplicator import PartDecision
 from k2.ingestion.handover import Chunk
 from k2.ingestion.overload.flows import Flows
 from k2.ingestion.overload.ladder import NoLadder
@@ -331,3 +333,16 @@ def test_deferred_records_are_consumed_and_accounted_for() -> None:
     assert DeferredList.of(Seam(), KEY).deferring(delta.start, delta.end, by(2), 2).records == 2
     assert pending.drop(KEY) == 3
     assert (pending.records, pending.records_kept) == (0, 0)
+
+
+def test_a_part_reaches_the_log_time_of_its_last_record_though_that_is_deferred() -> None:
+    pending, shed = Pending(), World(AGGRESSIVE).shedding.sort(chunk(["A", "X"]), by(2)).shed
+    for start, times_ms in ((100, [1_000, 2_000]), (102, [3_000, 9_000])):
+        whole = chunk(["A", "X"], start)
+        timed = replace(whole, batch=replace(whole.batch, ts_log_ms=times_ms))
+        rows = market_rows([start], record_type=TRADES).drop("commit_sequence", "written_by")
+        pending.add(timed, Decoded(rows, ()), at=1.0, nbytes=1, predicate=by(2), shed=shed)
+
+    (found,) = pending.kept({KEY: PartDecision([])}, {}).values()
+
+    assert found.logged_us == 9_000_000

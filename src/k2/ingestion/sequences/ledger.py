@@ -129,7 +129,7 @@ class GapLedger:
                 continue  # its streams go through what is deferred and what is not
             rows = _rows(part.frames)
             memory, missed = self._memory(key, part, rows)
-            seen = self._observed(memory, rows, key, part, part.held_at(part.start))
+            seen = self._observed(memory, rows, key, part, part.held_at(part.start), part.passed_us)
             watched.seen[key], watched.ends[key], watched.topics[key] = seen, part.end, part.topic
             watched.undecided[key] = self._undecided_after(key, part)
             topic_id = logs[key.log_id].topic_id

@@ -32,6 +32,17 @@ class BatchPart:
     frames: Sequence[pl.DataFrame]
     deferring: LeftOut | None = None
     """What is left out of the batch, or of those before it: what is missing there is no gap yet."""
+    logged_us: int = 0
+    """Log time that the batch reaches, with the records that are left out."""
+
+    @property
+    def passed_us(self) -> int:
+        """The log time by which the streams that are kept are decided, 0 where that of the rows is enough.
+
+        A later batch may leave such a stream out as well. What is not decided by then has to wait until all is
+        written, and is never decided where a successor's memory does not reach back that far.
+        """
+        return 0 if self.deferring is None else self.logged_us
 
     def held_at(self, offset: int) -> Callable[[str], bool]:
         """Return what says of a stream that its record of an offset would be left out."""
