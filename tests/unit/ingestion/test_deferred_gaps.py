@@ -167,6 +167,22 @@ def test_a_successor_that_goes_on_deferring_tells_what_its_predecessor_deferred(
     assert list(world.written) == [("opened", number, number)]
 
 
+@pytest.mark.parametrize("scope", ["channel", "symbol"])
+def test_who_takes_over_a_list_that_outlasts_the_memory_tells_what_it_hid(scope: str) -> None:
+    world = World(scope, 115, memory=20)
+    world.ingest(world.ledger(), 110, deferring=False)
+    world.ingest(world.ledger(), 130, deferring=True)
+    ledger = world.ledger()
+    world.ingest(ledger, 150, deferring=True)
+    world.ingest(ledger, 230, deferring=True)
+
+    world.backfill(ledger)
+    world.ingest(ledger, 250, deferring=False)
+
+    number = 115 if scope == "channel" else 57
+    assert list(world.written) == [("opened", number, number), ("lost", number, number)]
+
+
 def test_what_others_wrote_while_a_batch_was_on_its_way_is_read_after_it() -> None:
     world = World("symbol", 15)
     ledger = world.ledger()

@@ -56,11 +56,13 @@ class _Remembered:
 class _Undecided(NamedTuple):
     """What is left out of a partition, and from where on: there all is decided again once it is written.
 
-    `since` is None where others left something out before: from where on is not known.
+    `since` is None where others left something out before: from where on is not known. `listed_since` is where the
+    list began when it was first seen; what others had written of it by then lies before.
     """
 
     predicate: Predicate
     since: int | None
+    listed_since: int
 
 
 @dataclass(slots=True)
@@ -277,8 +279,9 @@ class GapLedger:
         before, known = self._undecided.get(key), self._known.get(key)
         if before is not None and self._goes_on(key, part):
             return before._replace(predicate=part.deferring.predicate)
-        is_first = part.deferring.since >= part.start and known is not None and known.next_offset == part.start
-        return _Undecided(part.deferring.predicate, part.start if is_first else None)
+        since = part.deferring.since
+        is_first = since >= part.start and known is not None and known.next_offset == part.start
+        return _Undecided(part.deferring.predicate, part.start if is_first else None, since)
 
     def _from_table(
         self, key: LogPartition, part: BatchPart, rows: pl.DataFrame, undecided: _Undecided | None
@@ -286,7 +289,8 @@ class GapLedger:
         """Take the memory from one head: rolled forward where it is behind, rebuilt where there is none to trust.
 
         What happens from where on it is `undecided` was not told before. Where that is not known, a backfilled row
-        tells: then what the rows can tell for certain is decided again, which changes nothing where it was.
+        tells: then what the rows can tell for certain is decided again, which changes nothing where it was. However
+        long something was left out, that reaches back to before it.
         """
         start, table = part.start, self._source.pinned(self._table)
         self._see_that_it_begins_at(table.head.seam, key, start)
@@ -294,14 +298,15 @@ class GapLedger:
         if known and (known.next_offset > start or known.commit_sequence > table.head.seam.commit_sequence):
             known = None
         pending_from = None if undecided is None else undecided.since
-        reach = max(0, min(start, start if pending_from is None else pending_from) - 2 * self._rules.memory_offsets)
+        known_from = start if undecided is None else undecided.listed_since if pending_from is None else pending_from
+        reach = max(0, min(start, known_from) - 2 * self._rules.memory_offsets)
         if known and known.next_offset >= reach and undecided is None:
             memory, low, sure, since_us = known.memory, known.next_offset, known.next_offset, 0
             missed = [*known.untold]
         else:
             memory, low, missed = Memory(), reach, []
             sure = reach + self._rules.memory_offsets if reach else 0
-            since_us = self._since_us(rows) if pending_from is None else 0
+            since_us = self._since_us(rows) if undecided is None else 0
         decided_from = min(sure if pending_from is None else pending_from, start)
         is_held, is_told, count = part.held_at(start - 1), pending_from is not None or bool(missed), 0
         for slab in table.rows(key, low, start, columns=_REBUILT, since_us=since_us) if low < start else ():
