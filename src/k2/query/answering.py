@@ -16,7 +16,7 @@ from k2.schemas.records import ORDER, RecordType
 from k2.schemas.symbols import SYMBOL_RULE, is_symbol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from k2.common.clock import Clock
     from k2.query.certificate import Deferred, PartitionRead
@@ -47,6 +47,8 @@ class Draft:
         self.newest_ns: int | None = None
         self.start_ns: int | None = None
         self.end_ns: int | None = None
+        self.first_bars_ns: Mapping[str, int] = {}
+        """Where the first bar begins that is asked for, by exchange."""
         self.shown = Shown(pa.table({}), truncated=False)
         self.rows_from_log = 0
         self.seconds: dict[str, float] = {}

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
     ReadsDraft = Callable[[QueryRequest, Draft, pl.DataFrame | None, Prefix], set[int]]
     """Puts what is asked for into a draft, and returns the ids of logs of which strays were read."""
+    WidensDraft = Callable[[Draft], None]
+    """Moves the range of a draft to what its reader needs, before anything is looked for in it."""
 
 _ATTEMPTS: Final = 2
 """A second one only where the first met a topic whose records are not where their keys say."""
@@ -139,7 +141,12 @@ class HybridQueryEngine:
         def read(_: QueryRequest, draft: Draft, logged: pl.DataFrame | None, prefix: Prefix) -> set[int]:
             return self._bars.read(asked, draft, logged, prefix)
 
-        return self._answered(asked.trades, read, lambda draft: bars_answer(asked, draft, self._bars, self._clock))
+        return self._answered(
+            asked.trades,
+            read,
+            lambda draft: bars_answer(asked, draft, self._bars, self._clock),
+            widen=lambda draft: self._bars.widen(asked, draft),
+        )
 
     def snapshots(self, data_type: str | None = None) -> list[KeptSnapshot]:
         """Return the snapshots that the tables still have, each table's newest first."""
@@ -178,13 +185,20 @@ class HybridQueryEngine:
         """Close DuckDB; the tail and the clients belong to whoever made them."""
         self._scanner.close()
 
-    def _answered(self, request: QueryRequest, read: ReadsDraft, finished: Callable[[Draft], Answer]) -> Answer:
+    def _answered(
+        self,
+        request: QueryRequest,
+        read: ReadsDraft,
+        finished: Callable[[Draft], Answer],
+        *,
+        widen: WidensDraft | None = None,
+    ) -> Answer:
         """Answer a question in its turn, with what `read` puts into the draft."""
         check(request, self._settings, self._clock.time_ns())
         began = self._clock.monotonic()
         with self._turn(), self._counted():
             for _ in range(_ATTEMPTS):
-                draft, strays = self._draft(request, read)
+                draft, strays = self._draft(request, read, widen)
                 if not strays:
                     break
                 self._tail.placement.strays |= strays
@@ -192,7 +206,9 @@ class HybridQueryEngine:
         self._count(answer, self._clock.monotonic() - began)
         return answer
 
-    def _draft(self, request: QueryRequest, read: ReadsDraft, snapshot_id: int | None = None) -> tuple[Draft, set[str]]:
+    def _draft(
+        self, request: QueryRequest, read: ReadsDraft, widen: WidensDraft | None, snapshot_id: int | None = None
+    ) -> tuple[Draft, set[str]]:
         """Gather an answer's rows; the second value names topics with strays, for which to begin again.
 
         They are those of the newest snapshot, or of an older one where retention has taken rows out since.
@@ -216,16 +232,18 @@ class HybridQueryEngine:
             self._check_staleness(request, draft)
             draft.lap("log")
         logged = log_rows(held.frames, request, prefix)
+        if request.window_minutes is not None and request.anchor == "latest":
+            draft.newest_ns = self._rows.newest_ns(request, draft, logged, prefix)
+        draft.start_ns, draft.end_ns = range_of(request, now_ns=self._clock.time_ns(), newest_ns=draft.newest_ns)
+        if widen is not None:
+            widen(draft)
+        if snapshot_id is None and (older := older_snapshot(request, draft, token, self._planner)) is not None:
+            return self._draft(request, read, widen, older)
         if logged is not None:
             found = self._duplicates.without(logged, request, draft)
             draft.duplicates_removed = logged.height - found.height
             logged = found if found.height else None
             draft.lap("duplicates")
-        if request.window_minutes is not None and request.anchor == "latest":
-            draft.newest_ns = self._rows.newest_ns(request, draft, logged, prefix)
-        draft.start_ns, draft.end_ns = range_of(request, now_ns=self._clock.time_ns(), newest_ns=draft.newest_ns)
-        if snapshot_id is None and (older := older_snapshot(request, draft, token, self._planner)) is not None:
-            return self._draft(request, read, older)
         strays = read(request, draft, logged, prefix)
         draft.lap("merge")
         head_logs = {} if draft.pinned is None else {log.log_id: log.topic for log in draft.pinned.head.logs}

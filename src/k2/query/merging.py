@@ -82,12 +82,19 @@ def log_rows(frames: Sequence[pl.DataFrame], request: QueryRequest, prefix: Pref
     return rows if rows.height else None
 
 
+def in_range(start_ns: int | None, end_ns: int | None) -> pl.Expr:
+    """Say of each row whether its event time lies in a half-open range; None: it has no such end."""
+    found = pl.lit(value=True)
+    if start_ns is not None:
+        found &= pl.col("ts_event_ns") >= start_ns
+    if end_ns is not None:
+        found &= pl.col("ts_event_ns") < end_ns
+    return found
+
+
 def within(rows: Rows, request: QueryRequest, start_ns: int | None, end_ns: int | None) -> Rows:
     """Return the rows in the range, after the place where a page begins: as `matching` says it in SQL."""
-    if start_ns is not None:
-        rows = rows.filter(pl.col("ts_event_ns") >= start_ns)
-    if end_ns is not None:
-        rows = rows.filter(pl.col("ts_event_ns") < end_ns)
+    rows = rows.filter(in_range(start_ns, end_ns))
     if request.after is not None:
         rows = rows.filter(_after(_key(request.after)))
     return rows

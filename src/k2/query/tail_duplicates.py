@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from k2.query.merging import in_range
 from k2.query.scan import files_source
 from k2.query.sql_text import quoted_columns
 from k2.schemas.arrow import polars_schema
 from k2.schemas.duplicates import WINNER, decide
 from k2.schemas.identity import KEY, content_hash, content_source, identity_source, with_identity
+from k2.schemas.records import Action
 
 if TYPE_CHECKING:
     from k2.query.answering import Draft
@@ -33,13 +35,14 @@ class TailDuplicates:
     def without(self, logged: pl.DataFrame, request: QueryRequest, draft: Draft) -> pl.DataFrame:
         """Return the rows less those that repeat one of the table or an earlier one of theirs.
 
-        A winner says the same as its duplicates, so it has their symbol and event time: the scan is narrow. What of the
-        table cannot be read for it is a shortfall of the answer.
+        A winner says the same as its duplicates, so it has their symbol and event time: the scan is narrow, and rows
+        that the question does not ask for are let pass. What of the table cannot be read is a shortfall of the answer.
         """
-        suspects = self._named(logged, draft)
+        asked = _asked(logged, draft)
+        suspects = self._named(asked, draft)
         if suspects.is_empty():
             return logged
-        stored = self._stored(logged, request, draft)
+        stored = self._stored(asked, request, draft)
         stored = logged.clear() if stored is None else stored
         kept = self._named(stored, draft)
         kept = kept.filter(pl.col(KEY).is_in(suspects[KEY].implode()))
@@ -48,7 +51,7 @@ class TailDuplicates:
             return logged
         kept = _with_content(stored, kept, draft)
         dropped = []
-        for (log_id, partition), part in _with_content(logged, repeated, draft).group_by(_PARTITION):
+        for (log_id, partition), part in _with_content(asked, repeated, draft).group_by(_PARTITION):
             found = decide(part, kept.filter(log_id=log_id, log_partition=partition)).duplicates
             dropped.append(
                 pl.DataFrame({"log_offset": found}).with_columns(
@@ -81,6 +84,11 @@ class TailDuplicates:
             return None
         types = polars_schema(record_type)
         return pl.DataFrame(pl.from_arrow(found)).select(pl.col(name).cast(types[name]) for name in names)
+
+
+def _asked(logged: pl.DataFrame, draft: Draft) -> pl.DataFrame:
+    """Return the rows that an answer can depend on: those in its range, and all that amend others."""
+    return logged.filter((pl.col("action") != Action.NEW) | in_range(draft.start_ns, draft.end_ns))
 
 
 def _with_content(rows: pl.DataFrame, named: pl.DataFrame, draft: Draft) -> pl.DataFrame:

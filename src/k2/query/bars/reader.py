@@ -71,20 +71,25 @@ class BarReader:
         self._settings = settings
         self.settle_ns = int(settings.bar_settle_seconds * NS_PER_SECOND)
 
+    def widen(self, request: BarsRequest, draft: Draft) -> None:
+        """Move the draft's start back to that of its first bar: all trades of a bar count, wherever in it one asks."""
+        if draft.start_ns is None:
+            return
+        start_ns = draft.start_ns
+        draft.first_bars_ns = {
+            name: max(calendar.bar_start_ns(start_ns), NS_MIN)
+            for name, calendar in self._calendars(request, draft).items()
+        }
+        draft.start_ns = min(draft.first_bars_ns.values(), default=start_ns)
+
     def read(self, request: BarsRequest, draft: Draft, logged: pl.DataFrame | None, prefix: Prefix) -> set[int]:
-        """Put raw bars into the draft, as `bars_statement` yields them; return the ids of logs that have strays.
+        """Put raw bars into a widened draft, as `bars_statement` yields them; return the ids of logs that have strays.
 
         Raises:
             QueryError: there are more bars than one answer may have.
         """
         asked = request.trades
-        calendars = {
-            name: BarCalendar(rule, request.length_ns, request.align) for name, rule in self.rules(draft).items()
-        }
-        starts = {}
-        if draft.start_ns is not None:
-            starts = {name: max(calendar.bar_start_ns(draft.start_ns), NS_MIN) for name, calendar in calendars.items()}
-            draft.start_ns = min(starts.values(), default=draft.start_ns)
+        calendars, starts = self._calendars(request, draft), draft.first_bars_ns
         found = self._gathered(asked, draft, logged, prefix)
         draft.lap("plan")
         amending = None
@@ -119,6 +124,9 @@ class BarReader:
         """Return the rule of each exchange whose trades a draft may hold."""
         names = dict.fromkeys(exchange_of(item.topic) for item in draft.partitions)
         return {name: self._rules.get(name, BarRule()) for name in names}
+
+    def _calendars(self, request: BarsRequest, draft: Draft) -> dict[str, BarCalendar]:
+        return {name: BarCalendar(rule, request.length_ns, request.align) for name, rule in self.rules(draft).items()}
 
     def _gathered(self, asked: QueryRequest, draft: Draft, logged: pl.DataFrame | None, prefix: Prefix) -> _Gathered:
         in_range = None if logged is None else within(logged, asked, draft.start_ns, draft.end_ns)
