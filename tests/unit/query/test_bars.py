@@ -200,6 +200,17 @@ def test_a_range_begins_with_a_whole_bar_and_says_which_bar_it_cuts(hybrid: Simu
     assert column(answer, "state") == ["final", "provisional"]
 
 
+def test_a_repeated_trade_before_the_range_counts_once_in_the_first_bar(hybrid: SimulatedHybrid) -> None:
+    for second, identity in ((0, 1), (0, 1), (40, 2)):
+        hybrid.market.append(ASX.name, "BHP", TEN + second * NS_PER_SECOND, identity=identity)
+    hybrid.tail.step()
+
+    answer = ask(hybrid, start_ns=TEN + 30 * NS_PER_SECOND)
+
+    assert column(answer, "trade_count") == [2]
+    assert answer.certificate.duplicates_removed == 1
+
+
 def test_no_bar_of_another_exchange_is_cut_at_the_start(hybrid: SimulatedHybrid) -> None:
     trade(hybrid, TEN + 2 * NS_PER_HOUR)
     for minutes in (30, 90, 150):
@@ -276,6 +287,24 @@ def test_too_many_bars_are_refused(tmp_path: Path) -> None:
     with pytest.raises(QueryError, match="more than 2 bars"):
         ask(hybrid)
     assert len(column(ask(hybrid, "5m"), "volume")) == 2
+    hybrid.close()
+
+
+def test_more_amended_trades_than_rows_of_an_answer_are_refused(tmp_path: Path) -> None:
+    market = SimulatedMarket(tmp_path, [ASX])
+    market.register(ASX.name)
+    hybrid = simulated_hybrid(market, tmp_path, settings=SETTINGS.model_copy(update={"rows_max": 3}))
+    at(hybrid, DAY)
+    for name in "ab":
+        trade(hybrid, TEN, trade_id=name)
+        trade(hybrid, TEN, action="CANCEL", ref_trade_id=name)
+    commit(hybrid, 3)
+    allowed = ask(hybrid, lake_only=True)
+    commit(hybrid)
+
+    with pytest.raises(QueryError, match="amendments concern more than 3 trades"):
+        ask(hybrid)
+    assert allowed.certificate.cancelled == 1
     hybrid.close()
 
 

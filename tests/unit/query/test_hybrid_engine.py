@@ -45,6 +45,30 @@ def test_rows_come_once_from_the_table_and_once_from_the_log(hybrid: SimulatedHy
     assert answer.certificate.degradation_level == "NORMAL"
 
 
+def test_repeated_rows_are_sought_in_the_range_asked_for(hybrid: SimulatedHybrid) -> None:
+    for at, identity in ((100, 1), (100, 1), (500, 2), (500, 2), (600, 3)):
+        hybrid.market.append(ASX.name, "BHP", at, identity=identity)
+    hybrid.tail.step()
+
+    answer = ask(hybrid, start_ns=400, end_ns=601)
+
+    assert times(answer) == [500, 600]
+    assert answer.certificate.duplicates_removed == 1
+
+
+def test_a_row_in_another_partition_repeats_nothing(hybrid: SimulatedHybrid) -> None:
+    own = home(hybrid, "BHP")
+    hybrid.market.append(ASX.name, "BHP", 100, identity=1, partition=1 - own)
+    hybrid.market.commit(ASX.name, 1 - own)
+    hybrid.market.append(ASX.name, "BHP", 50)
+    hybrid.market.append(ASX.name, "BHP", 100, identity=1)
+
+    answer = ask(hybrid)
+
+    assert times(answer) == [50, 100, 100]
+    assert answer.certificate.duplicates_removed == 0
+
+
 def test_a_window_counts_back_from_now(hybrid: SimulatedHybrid) -> None:
     for minutes in (16, 15, 1, 0):
         hybrid.market.append(ASX.name, "BHP", NOW - minutes * MINUTE)
