@@ -30,6 +30,15 @@ class Progress:
 
 
 @dataclass(slots=True)
+class _Stall:
+    """A time in which nothing was served though records waited; `service` is the rate before it."""
+
+    since: float
+    until: float
+    service: float
+
+
+@dataclass(slots=True)
 class _Partition:
     at: float
     seen: Progress
@@ -38,6 +47,7 @@ class _Partition:
     service: float = 0.0
     best_service: float = 0.0
     known: bool = False
+    stall: _Stall | None = None
     taken: list[float] = field(default_factory=lambda: [0.0] * _PRIORITIES)
     """How many of each priority were taken of late; older ones count less."""
 
@@ -54,6 +64,10 @@ class DrainMeter:
     defers neither waits nor piles up. The service rate is learned while records wait: an idle reader shows no limit.
     While it is idle, the rate is taken to recover up to the best one measured, since a level that keeps a slow sink
     idle would otherwise never hear that the sink is fast again.
+
+    While nothing is served, the rate falls without end, and says how long ago that was, not how fast the reader is: the
+    time to drain is then at most the time that nothing was served, once more, and what waits at the rate before it.
+    A look that comes late counts as one half-life, since the process may not have run for the rest.
     """
 
     def __init__(
@@ -87,9 +101,11 @@ class DrainMeter:
         if seconds <= 0:
             return
         kept = 0.5 ** (seconds / self._rate_seconds)
+        kept_of_service = max(kept, 0.5)
         arrived = (progress.log_end - known.seen.log_end) / seconds
         served = (progress.served - known.seen.served) / seconds
         starved = progress.log_end <= progress.position and progress.waiting == 0
+        known.stall = self._stall(known, at, is_served=served > 0, is_starved=starved)
         if not known.known:
             known.arrival = arrived
             warm = at - known.since >= self._warm_up_seconds
@@ -97,13 +113,22 @@ class DrainMeter:
         else:
             known.arrival += (1 - kept) * (arrived - known.arrival)
             if served > known.service or not starved:
-                known.service += (1 - kept) * (served - known.service)
+                known.service += (1 - kept_of_service) * (served - known.service)
             else:
                 known.service = min(known.best_service, known.service * 2.0 ** (seconds / self._doubling_seconds))
         known.best_service = max(known.best_service, known.service)
         for priority, before in enumerate(known.seen.taken):
             known.taken[priority] = kept * known.taken[priority] + progress.taken[priority] - before
         known.at, known.seen = at, progress
+
+    def _stall(self, known: _Partition, at: float, *, is_served: bool, is_starved: bool) -> _Stall | None:
+        """Return the stall that lasts, or has ended so shortly ago that the rate still shows it."""
+        stall = known.stall
+        if not is_served and not is_starved:
+            if stall is None or stall.until < known.at:
+                return _Stall(known.at, at, known.service)
+            return _Stall(stall.since, at, stall.service)
+        return stall if stall is not None and at < stall.until + self._rate_seconds else None
 
     def forget(self, partition: Hashable) -> None:
         """Forget a partition that is read by another process now."""
@@ -134,4 +159,8 @@ class DrainMeter:
         work = waiting + piling_up * self._look_ahead_seconds
         if work < self._records_min:
             return 0.0
-        return work / each.service if each.service > 0 else math.inf
+        seconds = work / each.service if each.service > 0 else math.inf
+        stall = each.stall
+        if stall is None or stall.service <= 0:
+            return seconds
+        return min(seconds, stall.until - stall.since + work / stall.service)

@@ -111,6 +111,62 @@ def test_a_service_that_stops_never_drains(meter: DrainMeter) -> None:
     assert meter.load(NORMAL).drain_seconds == math.inf
 
 
+def serve(meter: DrainMeter, *, log_end: int, looks: list[tuple[float, int]]) -> list[float]:
+    """Observe what was served by when; return the time to drain after each look."""
+    found = []
+    for at, served in looks:
+        meter.observe(0, Progress(log_end, served, [served, 0, 0, 0], 0, served), at=at)
+        found.append(meter.load(NORMAL).drain_seconds)
+    return found
+
+
+STEADY = [(float(second), 100 * second) for second in range(11)]
+
+
+def test_a_stall_is_taken_to_last_as_long_again_and_not_for_ever(meter: DrainMeter) -> None:
+    serve(meter, log_end=1_500, looks=STEADY)
+
+    stalled = serve(meter, log_end=1_500, looks=[(10 + tenth / 10, 1_000) for tenth in range(1, 301)])
+
+    assert stalled[19] == pytest.approx(2 + 5)
+    assert stalled[99] == pytest.approx(10 + 5)
+    assert stalled[299] == pytest.approx(30 + 5)
+
+
+def test_a_short_pause_counts_by_the_rate_as_ever(meter: DrainMeter) -> None:
+    serve(meter, log_end=1_050, looks=STEADY)
+
+    assert serve(meter, log_end=1_050, looks=[(11, 1_000)]) == [pytest.approx(50 / 50)]
+
+
+def test_the_first_records_after_a_stall_are_not_taken_for_the_rate(meter: DrainMeter) -> None:
+    serve(meter, log_end=3_000, looks=[*STEADY, *((10 + second, 1_000) for second in range(1, 31))])
+
+    looks = [(40 + tenth / 10, 1_000 + 10 * tenth) for tenth in range(1, 21)]
+    first, *_, last = serve(meter, log_end=3_000, looks=looks)
+
+    assert first == pytest.approx(30 + 19.9)
+    assert last == pytest.approx(1_800 / 75, rel=0.05)
+
+
+def test_a_sink_that_goes_on_slowly_is_no_stall(meter: DrainMeter) -> None:
+    serve(meter, log_end=1_500, looks=STEADY)
+
+    slow = serve(meter, log_end=1_500, looks=[(10 + second, 1_000 + second) for second in range(1, 21)])
+
+    assert slow[-1] == pytest.approx(480, rel=0.01)
+
+
+def test_a_look_that_comes_late_says_little_about_the_service(meter: DrainMeter) -> None:
+    serve(meter, log_end=3_000, looks=STEADY)
+
+    nothing, something, soon_after = serve(meter, log_end=3_000, looks=[(40, 1_000), (70, 1_001), (71, 1_101)])
+
+    assert nothing == pytest.approx(2_000 / 50)
+    assert something == pytest.approx(1_999 / 25, rel=0.01)
+    assert soon_after == pytest.approx(1_899 / 62.5, rel=0.01)
+
+
 def test_what_is_still_to_pile_up_counts_ahead() -> None:
     meter = DrainMeter(rate_seconds=0.001, look_ahead_seconds=2)
 

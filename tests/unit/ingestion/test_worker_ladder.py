@@ -106,6 +106,27 @@ def test_a_start_with_a_backlog_is_given_time_to_serve_the_first_records() -> No
     assert world.go(3)[-1] is CIRCUIT_BREAK
 
 
+@pytest.mark.parametrize("stopped_seconds", [10, 600])
+def test_a_process_that_was_stopped_tells_how_long_it_needs_and_not_how_long_it_stood(stopped_seconds: int) -> None:
+    world = World()
+    world.go(20, arriving=1_000, serving=20_000)
+
+    world.clock.advance(stopped_seconds)
+    world.log_end += 20_000
+    levels = world.go(5, arriving=1_000, serving=10_000)
+
+    assert max(levels) < CIRCUIT_BREAK
+    assert max(told.drain_seconds for told in world.announced) < 4
+
+
+def test_a_worker_that_stands_still_tells_a_time_that_has_an_end() -> None:
+    world = World()
+    world.go(20, arriving=10_000, serving=20_000)
+
+    assert world.go(60, arriving=10_000)[-1] is CIRCUIT_BREAK
+    assert 60 < world.announced[-1].drain_seconds < 60 + 600_000 / 10_000 + 1
+
+
 def test_a_partition_that_is_read_elsewhere_now_counts_no_more() -> None:
     world = World()
     world.log_end = 200_000
