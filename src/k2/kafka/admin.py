@@ -19,7 +19,7 @@ from k2.kafka.errors import DEPENDENCY, translate
 from k2.kafka.ports import LogIdentity, LogRange
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from concurrent.futures import Future
 
     from k2.common.clock import Clock
@@ -31,7 +31,10 @@ __all__ = ["LogAdmin", "LogIdentity", "LogRange"]
 T = TypeVar("T")
 
 _PAUSE_SECONDS: Final = 0.05
-_DESCRIBED_SECONDS: Final = 1.0
+_DESCRIBED_SECONDS: Final = 3.0
+"""How long a topic's number of partitions is taken for granted: longer than the pauses of who asks for identities."""
+_STARTS_SECONDS: Final = 1.0
+"""How long the start of a partition is taken for granted, which retention alone moves."""
 _LEADERLESS: Final = frozenset(
     {
         KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -44,10 +47,10 @@ _EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # con
 _LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # the same
 
 
-class _Described(NamedTuple):
-    """How many partitions a topic has, and until when (monotonic seconds) that is taken for granted."""
+class _Known(NamedTuple):
+    """A number, and until when (monotonic seconds) it is taken for granted."""
 
-    partitions: int
+    number: int
     until: float
 
 
@@ -59,7 +62,8 @@ class LogAdmin:
         self._clock = clock or SystemClock()
         self._seconds = settings.request_timeout_seconds
         self._client = AdminClient(common_properties(settings, client_id="k2-admin"))
-        self._described: dict[str, _Described] = {}
+        self._partitions: dict[str, _Known] = {}
+        self._starts: dict[tuple[str, int], _Known] = {}
 
     def create_topics(self, topics: Iterable[Topic]) -> list[str]:
         """Create the topics that do not exist and return their names, in the given order.
@@ -87,7 +91,7 @@ class LogAdmin:
 
     def identities(self, topics: Iterable[str]) -> dict[str, LogIdentity]:
         """Return who each topic is; a topic that does not exist is left out."""
-        descriptions = self._descriptions(list(topics))
+        descriptions = self._described(list(topics))
         if not descriptions:
             return {}
         cluster_id = self.cluster_id()
@@ -101,40 +105,61 @@ class LogAdmin:
         return str(self._wait(future, "asking the cluster who it is").cluster_id)
 
     def ranges(self, topics: str | Iterable[str]) -> dict[tuple[str, int], LogRange]:
-        """Return the offsets [start, last stable offset) of each partition; unknown topics are left out."""
+        """Return the offsets [start, last stable offset) of each partition; unknown topics are left out.
+
+        The ends are those of now; a start may be older by a moment.
+        """
         names = [topics] if isinstance(topics, str) else list(topics)
         try:
-            return self._patiently(lambda: self._extents(self._partitions(names)))
+            return self._patiently(lambda: self._extents(self._keys(names)))
         except LogIdentityError:  # a topic went away since it was described
-            self._described.clear()
-            return self._patiently(lambda: self._extents(self._partitions(names)))
+            self._partitions.clear()
+            self._starts.clear()
+            return self._patiently(lambda: self._extents(self._keys(names)))
 
     def close(self) -> None:
         """Give up the connections."""
         del self._client
 
-    def _partitions(self, names: list[str]) -> list[tuple[str, int]]:
+    def _keys(self, names: list[str]) -> list[tuple[str, int]]:
         """Return the partitions of the topics that exist; a description serves for a moment: questions are many."""
         now = self._clock.monotonic()
-        fresh = {name: known for name in names if (known := self._described.get(name)) and known.until > now}
-        stale = [name for name in names if name not in fresh]
-        for name, description in self._descriptions(stale).items():
-            fresh[name] = self._described[name] = _Described(len(description.partitions), now + _DESCRIBED_SECONDS)
-        return [(name, number) for name in names if name in fresh for number in range(fresh[name].partitions)]
+        known = {name: at.number for name in names if (at := self._partitions.get(name)) and at.until > now}
+        described = self._described([name for name in names if name not in known])
+        known |= {name: len(description.partitions) for name, description in described.items()}
+        return [(name, number) for name in names if name in known for number in range(known[name])]
+
+    def _described(self, names: list[str]) -> dict[str, Any]:
+        """Return the descriptions of the topics that exist, and remember their partitions."""
+        until = self._clock.monotonic() + _DESCRIBED_SECONDS
+        descriptions = self._descriptions(names)
+        for name, description in descriptions.items():
+            self._partitions[name] = _Known(len(description.partitions), until)
+        return descriptions
 
     def _extents(self, keys: list[tuple[str, int]]) -> dict[tuple[str, int], LogRange]:
-        """Ask for the starts and the ends at the same time."""
-        asked = [self._ask_offsets(keys, spec) for spec in (_EARLIEST, _LATEST)] if keys else [{}, {}]
-        starts, ends = [
-            {
-                (at.topic, at.partition): int(self._wait(future, f"asking for the offsets of {at.topic}").offset)
-                for at, future in futures.items()
-            }
-            for futures in asked
-        ]
+        """Ask for the ends, and at the same time for the starts that are not known."""
+        now = self._clock.monotonic()
+        starts = {key: at.number for key in keys if (at := self._starts.get(key)) and at.until > now}
+        asked_starts = self._ask_offsets([key for key in keys if key not in starts], _EARLIEST)
+        ends = self._offsets(self._ask_offsets(keys, _LATEST))
+        if any(ends[key] < start for key, start in starts.items()):
+            # Logs that were made anew: what was known is of other ones.
+            asked_starts, starts = self._ask_offsets(keys, _EARLIEST), {}
+        for key, start in self._offsets(asked_starts).items():
+            starts[key] = start
+            self._starts[key] = _Known(start, now + _STARTS_SECONDS)
         return {key: LogRange(starts[key], max(ends[key], starts[key])) for key in keys}
 
+    def _offsets(self, futures: Mapping[TopicPartition, Future[Any]]) -> dict[tuple[str, int], int]:
+        return {
+            (at.topic, at.partition): int(self._wait(future, f"asking for the offsets of {at.topic}").offset)
+            for at, future in futures.items()
+        }
+
     def _ask_offsets(self, keys: list[tuple[str, int]], spec: OffsetSpec) -> dict[TopicPartition, Future[Any]]:
+        if not keys:
+            return {}
         request = {TopicPartition(topic, partition): spec for topic, partition in keys}
         futures: dict[TopicPartition, Future[Any]] = self._client.list_offsets(
             request, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=self._seconds
