@@ -84,27 +84,22 @@ def planner(settings: Settings, tables: MarketTables) -> Planner:
 def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
     """Return an ingest worker; topics and tables that are missing are created."""
     from k2.bootstrap.announcing import announcer, drills
-    from k2.bootstrap.backfills import range_parts
     from k2.bootstrap.overload import overload_parts
-    from k2.bootstrap.watchers import batch_watchers, status_log
+    from k2.bootstrap.table_parts import TablePartsMaker
+    from k2.bootstrap.watchers import batch_watchers
     from k2.ingestion.dead_letters.collector import DeadLetters
     from k2.ingestion.decode_journal import DecodeJournal
-    from k2.ingestion.duplicates.deduplicator import TableDeduplicator
     from k2.ingestion.events import LevelsAnnounced
-    from k2.ingestion.guarded_decoder import GuardedDecoder
-    from k2.ingestion.sink_throttle import SinkThrottle, ThrottledWriter
-    from k2.ingestion.worker import IngestWorker, TableParts
+    from k2.ingestion.sequences.checkpoints import CheckpointFiles
+    from k2.ingestion.sink_throttle import SinkThrottle
+    from k2.ingestion.worker import IngestWorker
     from k2.kafka.consumer import GroupReader
-    from k2.kafka.decoding import Decoder
     from k2.kafka.producer import LogProducer
-    from k2.kafka.registry import CachedSchemas
     from k2.schemas.records import RECORD_TYPES
     from k2.storage.dead_letters import DeadLetterWriter
     from k2.storage.expiry import SnapshotExpiry
     from k2.storage.gaps import GapReader, GapWriter
     from k2.storage.partition_rows import PartitionRows
-    from k2.storage.stored_rows import StoredRows
-    from k2.storage.writer import TableWriter
 
     clock = system_clock()
     topics = topic_catalog(settings)
@@ -114,7 +109,6 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
     registry = schema_registry(settings)
     own = settings.ingestion
     watchers, observer = batch_watchers(own, topics, clock, observer)
-    checks = file_checks(settings)
     journal = DecodeJournal.open(settings.data_dir / "ingest", own.group_id, own.member_id, kills_max=own.kills_max)
 
     heard = drills(settings, admin)
@@ -122,24 +116,18 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
     throttle = SinkThrottle(heard, clock=clock, wait_seconds_max=settings.announcing.drill_sink_delay_seconds_max)
     heard.start()
 
-    closing = [heard.close, said.close, journal.close, admin.close, registry.close, tables.close]
-
-    def parts(name: str) -> TableParts:
-        schemas = CachedSchemas(
-            registry, tables.head(name).schemas, entries_max=settings.kafka.schema_cache_entries_max
-        )
-        inner = Decoder(RECORD_TYPES[name], schemas, unknown_schemas_ratio_max=own.unknown_schemas_ratio_max)
-        decoder = GuardedDecoder(inner, journal, kills_max=own.kills_max)
-        writer = ThrottledWriter(TableWriter(tables, name, settings.catalog, clock), throttle)
-        stored = StoredRows(planner(settings, tables), tables, name, checks)
-        rules = topics.identity_rules(enabled=own.deduplication.enabled)
-        deduplicator = TableDeduplicator(RECORD_TYPES[name], rules=rules, stored=stored, settings=own.deduplication)
-        status = status_log(settings, topics, name, admin, registry, clock)
-        closing.append(status.close)
-        ranges = range_parts(settings, name, topics, tables, stored, clock)
-        return TableParts(RECORD_TYPES[name], decoder, schemas, writer, deduplicator, watchers, status, ranges)
-
-    made = [parts(name) for name in RECORD_TYPES]
+    maker = TablePartsMaker(
+        settings=settings,
+        topics=topics,
+        tables=tables,
+        admin=admin,
+        registry=registry,
+        journal=journal,
+        throttle=throttle,
+        watchers=watchers,
+        clock=clock,
+    )
+    made = [maker.make(name) for name in RECORD_TYPES]
     return IngestWorker(
         settings=settings.ingestion,
         table_of={topic.name: topic.data_type for topic in topics.market_topics},
@@ -156,6 +144,7 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
         rows=PartitionRows(tables),
         gaps=GapWriter(tables, settings.catalog, clock),
         gap_log=GapReader(tables),
+        gap_checkpoints=CheckpointFiles(settings.data_dir / "ingest", rules=own.sequences.rules, clock=clock),
         make_reader=lambda names, *, on_assign, on_revoke: GroupReader(
             settings.kafka,
             group_id=settings.ingestion.group_id,
@@ -168,7 +157,7 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
         clock=clock,
         observer=observer,
         overload=overload_parts(settings, clock, observer, announcer=said, drills=heard),
-        closing=closing,
+        closing=[heard.close, said.close, journal.close, admin.close, registry.close, tables.close, *maker.closing],
     )
 
 

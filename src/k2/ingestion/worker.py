@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from k2.ingestion.duplicates.deduplicator import Deduplicator
     from k2.ingestion.lane_ports import Decoder, Writer
     from k2.ingestion.positioner import Cluster, Tables
+    from k2.ingestion.sequences.checkpoints import Checkpoints
     from k2.ingestion.sequences.filling import GapLog
     from k2.ingestion.sequences.markers import Markers
     from k2.ingestion.sequences.ports import GapTable, RowSource
@@ -108,6 +109,7 @@ class IngestWorker:
         rows: RowSource,
         gaps: GapTable,
         gap_log: GapLog | None = None,
+        gap_checkpoints: Checkpoints | None = None,
         make_reader: ReaderFactory,
         expiry: Expiry,
         clock: Clock,
@@ -168,6 +170,7 @@ class IngestWorker:
                     log_ends=cluster,
                     markers=part.markers,
                     history=gap_log,
+                    checkpoints=gap_checkpoints,
                 ),
                 handover=self.handover,
                 file_writer=self._file_writer,

@@ -91,6 +91,8 @@ class TableHead:
     """The text of each tier map by which something was ever deferred, by its id."""
     dropped: tuple[DroppedDays, ...] = ()
     """The days that retention has taken out, the oldest drop first."""
+    table_uuid: str = ""
+    """Tells it from every other table, whatever their names."""
 
     def log_of(self, topic: str) -> RegisteredLog | None:
         """Return the newest registered log of the topic called `topic`, or None."""
@@ -275,6 +277,7 @@ def head_of(table: Table, snapshot: Snapshot | None = None) -> TableHead:
             key.removeprefix(TIERS_PREFIX): text for key, text in properties.items() if key.startswith(TIERS_PREFIX)
         },
         dropped=dropped_days(properties),
+        table_uuid=str(table.metadata.table_uuid),
     )
 
 

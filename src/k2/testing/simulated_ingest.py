@@ -15,6 +15,7 @@ from k2.ingestion.settings import IngestionSettings
 from k2.ingestion.worker import IngestWorker, TableParts
 from k2.kafka.registry import CachedSchemas
 from k2.schemas.records import RECORD_TYPES
+from k2.testing.simulated_checkpoints import SimulatedCheckpoints
 from k2.testing.simulated_log import SimulatedGroup, SimulatedGroupReader, SimulatedLog, SimulatedProducer
 from k2.testing.simulated_tables import (
     Faults,
@@ -121,6 +122,7 @@ class SimulatedWorker:
             scopes=dict.fromkeys(TOPICS, "symbol"),
             rows=world.tables,
             gaps=SimulatedGaps(world.tables),
+            gap_checkpoints=world.checkpoints,
             make_reader=lambda _topics, *, on_assign, on_revoke: SimulatedGroupReader(
                 world.group, on_assign=on_assign, on_revoke=on_revoke, batch_messages_max=world.batch_messages
             ),
@@ -190,6 +192,7 @@ class SimulatedIngest:
             log_end_grace_seconds=0,
         )
         self.tables = SimulatedTables(Faults(), *RECORD_TYPES)
+        self.checkpoints = SimulatedCheckpoints(seed)
         self.workers: list[SimulatedWorker] = []
         self.watchers: list[BatchWatcher] = []
         for topic in TOPICS:

@@ -16,6 +16,7 @@ from k2.storage.seam import DeferredRange, LogPartition, PartitionSeam, Seam
 from k2.storage.tables import RegisteredLog, TableHead
 from k2.testing.manual_clock import ManualClock
 from k2.testing.market_rows import market_rows
+from k2.testing.simulated_checkpoints import SimulatedCheckpoints
 
 KEY = LogPartition(0, 0)
 TOPIC = "market.simulated.trades.sim"
@@ -40,11 +41,12 @@ class World:
         self.clock = ManualClock(BEGIN_S * 10**9)
         self.written: dict[tuple[str, int, int], None] = {}
         self.marked: list[Marker] = []
+        self.checkpoints = SimulatedCheckpoints(0, lost=0, not_saved=0)
 
     def ledger(self) -> GapLedger:
         return GapLedger(
             "trades", scopes={TOPIC: self.scope}, rows=self, gaps=self, settings=self.settings,
-            clock=self.clock, observer=lambda _: None, log_ends=self, markers=self,
+            clock=self.clock, observer=lambda _: None, log_ends=self, markers=self, checkpoints=self.checkpoints,
         )  # fmt: skip
 
     def frame(self, start: int, end: int) -> pl.DataFrame:

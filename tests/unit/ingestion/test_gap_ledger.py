@@ -7,6 +7,7 @@ import pytest
 
 from k2.common.errors import AccountingError, FencedError
 from k2.ingestion import events
+from k2.ingestion.sequences.checkpoints import NoCheckpoints
 from k2.ingestion.sequences.ledger import GapLedger
 from k2.ingestion.sequences.parts import BatchPart
 from k2.ingestion.sequences.settings import SequenceSettings
@@ -15,6 +16,7 @@ from k2.storage.seam import LogPartition, PartitionSeam, Seam
 from k2.storage.tables import RegisteredLog, TableHead
 from k2.testing.manual_clock import ManualClock
 from k2.testing.market_rows import market_rows
+from k2.testing.simulated_checkpoints import SimulatedCheckpoints
 
 KEY = LogPartition(0, 0)
 TOPIC = "market.simulated.trades.sim"
@@ -32,6 +34,7 @@ class World:
         self.written: list[pl.DataFrame] = []
         self.told: list[events.Event] = []
         self.looked_up = 0
+        self.checkpoints = NoCheckpoints()
 
     def frame(self, start: int, end: int) -> pl.DataFrame:
         rows = market_rows(range(start, end), symbols=["AAA"]).filter(~pl.col("log_offset").is_in(self.missing))
@@ -44,7 +47,7 @@ class World:
         chosen = SequenceSettings(reorder_messages=2, **settings)
         return GapLedger(
             "trades", scopes={TOPIC: "symbol"}, rows=self, gaps=self, settings=chosen, clock=ManualClock(),
-            observer=self.told.append, log_ends=self, history=self,
+            observer=self.told.append, log_ends=self, history=self, checkpoints=self.checkpoints,
         )  # fmt: skip
 
     def commit(self, ledger: GapLedger, start: int, end: int) -> None:
@@ -121,6 +124,45 @@ def test_a_successor_reads_the_memory_from_the_table():
 
     assert world.read == [(0, 12)]
     assert world.gaps() == [("opened", 10, 10)]
+
+
+def test_a_successor_that_finds_a_checkpoint_reads_nothing_from_the_table():
+    world = World(10)
+    world.checkpoints = SimulatedCheckpoints(0, lost=0, not_saved=0)
+    world.commit(world.ledger(), 0, 12)
+    world.read.clear()
+
+    world.commit(world.ledger(), 12, 20)
+
+    assert (world.checkpoints.found, world.read) == (1, [])
+    assert world.gaps() == [("opened", 10, 10)]
+
+
+def test_a_checkpoint_that_is_behind_is_rolled_forward():
+    world = World(10)
+    kept = world.checkpoints = SimulatedCheckpoints(0, lost=0, not_saved=0)
+    world.commit(world.ledger(), 0, 5)
+    world.checkpoints = NoCheckpoints()
+    world.commit(world.ledger(), 5, 12)
+    world.checkpoints = kept
+    world.read.clear()
+
+    world.commit(world.ledger(), 12, 20)
+
+    assert world.read == [(5, 12)]
+    assert world.gaps() == [("opened", 10, 10)]
+
+
+def test_a_checkpoint_ahead_of_the_table_is_not_believed():
+    world = World(3)
+    world.checkpoints = SimulatedCheckpoints(0, lost=0, not_saved=0)
+    world.commit(world.ledger(), 0, 50)
+    world.seam, world.commit_sequence = 20, 1
+    world.read.clear()
+
+    world.commit(world.ledger(), 20, 30)
+
+    assert world.read == [(0, 20)]
 
 
 def test_a_memory_that_is_behind_is_rolled_forward_by_what_others_committed():

@@ -151,7 +151,7 @@ def observe(
                 walk.run(start, end)
             if walk.state is not None:
                 seen.states[name] = walk.state
-    holed = memory.holed.union(name for name, state in seen.states.items() if _waits(state))
+    holed = memory.holed.union(name for name, state in seen.states.items() if waits(state))
     told = [name for name in sorted(holed) if not is_held(name)]
     _settle_all(memory, told, seen, rules, time_us=passed_us, offset=end_offset - 1)
     return seen
@@ -161,7 +161,7 @@ def remembered(memory: Memory, seen: Observation) -> Memory:
     """Return the memory once the batch is in the table. The mapping is shared and moved: the old memory is void."""
     streams = memory.streams if isinstance(memory.streams, dict) else dict(memory.streams)
     streams.update(seen.states)
-    moved = frozenset(name for name, state in seen.states.items() if _waits(state))
+    moved = frozenset(name for name, state in seen.states.items() if waits(state))
     holed = (memory.holed - seen.states.keys()) | moved
     return Memory(streams, holed, seen.clock_us, memory.kept, seen.offset, seen.marker)
 
@@ -334,5 +334,6 @@ def _settle_all(
         seen.changes.extend(StreamChange(name, change) for change in changes)
 
 
-def _waits(state: StreamState) -> bool:
+def waits(state: StreamState) -> bool:
+    """Say whether a stream misses something that is not lost yet."""
     return bool(state.holes) and state.holes[-1].stage < HoleStage.LOST

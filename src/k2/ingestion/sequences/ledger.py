@@ -15,6 +15,7 @@ import polars as pl
 from k2.common.errors import FencedError, LogIdentityError
 from k2.common.logging import get_logger
 from k2.ingestion.sequences.batches import COLUMNS, Memory, observe, remembered, without_forgotten
+from k2.ingestion.sequences.checkpoints import Checkpoint, CheckpointPlace, NoCheckpoints
 from k2.ingestion.sequences.filling import closed, past_memory
 from k2.ingestion.sequences.gap_frames import GapPlace, gap_frame
 from k2.ingestion.sequences.markers import NoMarkers
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from k2.common.clock import Clock
     from k2.ingestion.events import Observer
     from k2.ingestion.sequences.batches import Observation, StreamChange
+    from k2.ingestion.sequences.checkpoints import Checkpoints
     from k2.ingestion.sequences.filling import GapLog
     from k2.ingestion.sequences.markers import Marker, Markers
     from k2.ingestion.sequences.ports import GapTable, LogEnds, RowSource
@@ -94,6 +96,7 @@ class GapLedger:
         log_ends: LogEnds,
         markers: Markers | None = None,
         history: GapLog | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         """Watch the topics in `scopes`, each by the column that tells its streams apart: symbol or channel."""
         self._table = table
@@ -107,6 +110,8 @@ class GapLedger:
         self._log_ends = log_ends
         self._markers = markers or NoMarkers()
         self._history = history
+        self._checkpoints = checkpoints or NoCheckpoints()
+        self._table_uuid = ""
         self._look_at = clock.monotonic()
         self._known: dict[LogPartition, _Remembered] = {}
         self._undecided: dict[LogPartition, _Undecided] = {}
@@ -191,6 +196,9 @@ class GapLedger:
                 remembered(known.memory, seen), self._rules, streams_max=self._settings.streams_max
             )
             self._known[key] = _Remembered(memory, watched.ends[key], commit_sequence)
+            if watched.undecided[key] is None:  # with nothing left out: nobody writes rows below it any more
+                saved = Checkpoint(memory, watched.ends[key], commit_sequence)
+                self._checkpoints.save(self._place(key, watched.topics[key]), saved)
         for key, undecided in watched.undecided.items():
             if undecided is None:
                 self._undecided.pop(key, None)
@@ -294,7 +302,10 @@ class GapLedger:
         """
         start, table = part.start, self._source.pinned(self._table)
         self._see_that_it_begins_at(table.head.seam, key, start)
+        self._table_uuid = table.head.table_uuid
         known = self._known.pop(key, None)  # it moves with the rows: where those cannot be read, it is of no use
+        if known is None and (saved := self._checkpoints.load(self._place(key, part.topic))) is not None:
+            known = _Remembered(saved.memory, saved.next_offset, saved.commit_sequence)
         if known and (known.next_offset > start or known.commit_sequence > table.head.seam.commit_sequence):
             known = None
         pending_from = None if undecided is None else undecided.since
@@ -339,6 +350,9 @@ class GapLedger:
     def _since_us(self, rows: pl.DataFrame) -> int:
         first = rows["ts_log"].dt.epoch("us").min()
         return max(0, first - 3 * self._rules.memory_us) if isinstance(first, int) else 0
+
+    def _place(self, key: LogPartition, topic: str) -> CheckpointPlace:
+        return CheckpointPlace(self._table, self._table_uuid, self._scopes[topic], key)
 
     # Events.
 
