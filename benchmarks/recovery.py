@@ -1,4 +1,4 @@
-"""From kill -9 of the ingest worker to the first commit after it, on the local platform with a market running."""
+"""From kill -9 of the ingest worker to the first commit after it, on a platform with history and a market running."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from benchmarks.report import Figure, percentile
+from benchmarks.services import fill
 from k2 import bootstrap
 from k2.local.platform import LocalPlatform
 from k2.local.settings import LocalSettings
@@ -24,7 +25,7 @@ COMPONENTS = ("kafka", "registry", "worker", "simulator")
 
 def measure(*, quick: bool) -> list[Figure]:
     """Kill the worker at random moments of its life; each time wait for the next commit of either table."""
-    kills = 10 if quick else 40
+    kills, history = (10, 500_000) if quick else (40, 4_000_000)
     chance = random.Random(4)  # moments that are the same in each run
     with (
         tempfile.TemporaryDirectory() as directory,
@@ -37,6 +38,9 @@ def measure(*, quick: bool) -> list[Figure]:
     ):
         tables = MarketTables(platform.settings().catalog, bootstrap.system_clock())
         _wait_for_commit(tables, _commits(tables))
+        fill(platform.settings(), history)
+        while _trades(tables) < history:
+            time.sleep(0.1)
         seconds = []
         for _ in range(kills):
             time.sleep(CALM_SECONDS + chance.uniform(0, 5))
@@ -47,6 +51,7 @@ def measure(*, quick: bool) -> list[Figure]:
         tables.close()
     p99 = percentile(seconds, 0.99)
     return [
+        Figure("history, trades", history, "rows"),
         Figure(f"kill -9 to first commit, p50 of {kills}", statistics.median(seconds), "s"),
         Figure(f"kill -9 to first commit, p99 of {kills}", p99, "s", f"{GOAL_SECONDS} or less", p99 <= GOAL_SECONDS),
         Figure("kill -9 to first commit, longest", max(seconds), "s"),
@@ -55,6 +60,10 @@ def measure(*, quick: bool) -> list[Figure]:
 
 def _commits(tables: MarketTables) -> int:
     return sum(tables.head(name).seam.commit_sequence for name in MAIN_TABLES)
+
+
+def _trades(tables: MarketTables) -> int:
+    return sum(partition.rows_held for partition in tables.head("trades").seam.partitions.values())
 
 
 def _wait_for_commit(tables: MarketTables, before: int) -> None:

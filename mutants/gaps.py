@@ -8,6 +8,10 @@ _LANE = "src/k2/ingestion/table_lane.py"
 _LEDGER = "src/k2/ingestion/sequences/ledger.py"
 _MARKERS = "src/k2/ingestion/sequences/markers.py"
 _WHATEVER = "tests/simulation/test_gap_ledger.py::test_the_ledger_is_what_a_sorted_set_says_whatever_happens"
+_TOLD_AGAIN = (
+    "tests/unit/ingestion/test_deferred_gaps.py"
+    "::test_what_was_not_decided_yet_is_told_by_the_batch_that_is_begun_again"
+)
 _ANSWERS = "tests/unit/query/test_gap_aware.py"
 _MARKED = "tests/unit/ingestion/test_sequence_markers.py"
 _QUIET = "tests/unit/ingestion/test_quiet_partitions.py"
@@ -31,6 +35,12 @@ GAPS = (
             ),
         ),
         (_WHATEVER,),
+    ),
+    Mutant(
+        "checkpoint-without-deferred",
+        "a checkpoint is kept of a memory that lacks what is deferred",
+        (Edit(_LEDGER, "            if watched.undecided[key] is None:", "            if key in watched.undecided:"),),
+        (_TOLD_AGAIN,),
     ),
     Mutant(
         "ledger-before-duplicates",
