@@ -9,8 +9,7 @@ _LEDGER = "src/k2/ingestion/sequences/ledger.py"
 _MARKERS = "src/k2/ingestion/sequences/markers.py"
 _WHATEVER = "tests/simulation/test_gap_ledger.py::test_the_ledger_is_what_a_sorted_set_says_whatever_happens"
 _TOLD_AGAIN = (
-    "tests/unit/ingestion/test_deferred_gaps.py"
-    "::test_what_was_not_decided_yet_is_told_by_the_batch_that_is_begun_again"
+    "tests/unit/ingestion/test_deferred_gaps.py::test_what_was_not_decided_yet_is_told_by_the_batch_that_is_begun_again"
 )
 _ANSWERS = "tests/unit/query/test_gap_aware.py"
 _MARKED = "tests/unit/ingestion/test_sequence_markers.py"
