@@ -195,7 +195,7 @@ def test_a_sink_too_slow_to_be_waited_for_keeps_no_list_from_being_written(world
     before = world.tables.tables["trades"].head.seam.deferred
     lane = worker.worker.writer_loop.lanes["trades"]
     flush = lane.flush
-    lane.flush = lambda seconds: seconds >= needed_seconds and flush(seconds)
+    lane.flush = lambda seconds, **how: seconds >= needed_seconds and flush(seconds, **how)
     world.ladder.level = DegradationLevel.NORMAL
 
     for _ in range(60):

@@ -7,10 +7,11 @@ import threading
 from collections import deque
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
+    from concurrent.futures import Future
 
     from k2.kafka.batches import LogBatch
     from k2.storage.seam import LogPartition
@@ -136,6 +137,12 @@ class Handover:
         with self._changed:
             return self._flushes.popleft() if self._flushes else None
 
+    @property
+    def is_flush_asked(self) -> bool:
+        """Say whether somebody waits for a commit of what is there."""
+        with self._changed:
+            return bool(self._flushes)
+
     def ask_consumer(self, wish: Wish) -> None:
         """Ask the consumer to do something with the reader, which only its thread touches."""
         with self._changed:
@@ -157,6 +164,12 @@ class Handover:
                 timeout_seconds,
             )
             self._nudged = False
+
+    def wait_for_files(self, written: Future[Any], timeout_seconds: float, *, gives_way: bool) -> bool:
+        """Wait until files are written; False if they are not in time, or a commit is asked for that goes before."""
+        with self._changed:
+            self._changed.wait_for(lambda: written.done() or (gives_way and bool(self._flushes)), timeout_seconds)
+            return written.done() and not (gives_way and self._flushes)
 
     def nudge_writer(self) -> None:
         """Wake the writer: files that it waits for are written."""

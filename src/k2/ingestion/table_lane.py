@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import uuid
-from concurrent.futures import wait
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -181,8 +180,8 @@ class TableLane:
         except K2Error as error:  # nothing waits for it: the next look comes by itself
             log.warning("quiet_partitions_not_watched", table=self.table, error=str(error))
 
-    def flush(self, seconds: float) -> bool:
-        """Commit all that is decoded, due or not; return whether nothing is left within the time."""
+    def flush(self, seconds: float, *, gives_way: bool = False) -> bool:
+        """Commit all that is decoded, due or not, until it `gives_way` to a flush; True if nothing is left in time."""
         deadline = self._clock.monotonic() + seconds
         self._sink.try_in_any_case()
         while not (self.stopped or self.is_idle):
@@ -190,7 +189,7 @@ class TableLane:
                 return False
             if self._prepared and self._prepared.written:
                 left = deadline - self._clock.monotonic()
-                if left <= 0 or not wait([self._prepared.written], left).done:
+                if left <= 0 or not self._handover.wait_for_files(self._prepared.written, left, gives_way=gives_way):
                     return False
         return self.is_idle
 

@@ -198,6 +198,7 @@ class IngestWorker:
             check_topics=positioner.check_topics,
             owned=self.intake.owned,
             ladder=overload.ladder,
+            must_give_way=lambda: self.handover.is_flush_asked,
             settings=settings.backfill,
             clock=clock,
             observer=self._observe,

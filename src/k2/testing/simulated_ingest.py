@@ -131,7 +131,7 @@ class SimulatedWorker:
             observer=self.events.append,
             overload=world.overload(),
             wait_for_writer=self._wait_for_writer,
-            file_writer=InlineExecutor(),
+            file_writer=world.file_writer(),
         )
         self.reader = SimulatedGroupReader(
             world.group,
@@ -225,6 +225,10 @@ class SimulatedIngest:
         """Return what a worker's backfill needs; None where there is none."""
         del record_type
         return None
+
+    def file_writer(self) -> Executor:
+        """Return what a worker writes its files by."""
+        return InlineExecutor()
 
     def batch_messages(self) -> int:
         """Draw how many messages one poll brings from a partition."""

@@ -50,8 +50,8 @@ class Lane(Protocol):
         """Say whether no batch of it is on its way into the table."""
         ...
 
-    def flush(self, seconds: float) -> bool:
-        """Commit all that is there; return whether nothing is left within the time."""
+    def flush(self, seconds: float, *, gives_way: bool = False) -> bool:
+        """Commit all that is there, in time and before it gives way to others; return whether nothing is left."""
         ...
 
     def lists_changed(self, seam: Seam) -> None:
@@ -109,6 +109,7 @@ class Backfiller:
         chooser: Chooser,
         reader: RangeReader,
         level: Callable[[], DegradationLevel],
+        must_give_way: Callable[[], bool],
         settings: BackfillSettings,
         clock: Clock,
         observer: events.Observer,
@@ -117,6 +118,7 @@ class Backfiller:
         self._chooser = chooser
         self._reader = reader
         self._level = level
+        self._must_give_way = must_give_way
         self._settings = settings
         self._clock = clock
         self._observe = observer
@@ -195,15 +197,18 @@ class Backfiller:
     def _finish(self, task: Task, lane: Lane) -> bool:
         """Write all that is left of a short list while its table takes nothing new, so that it comes to an end."""
         settings = self._settings
-        if not lane.flush(self._flush_seconds):  # a slow sink: a part is written first, and more time given next
-            self._flush_seconds = min(2 * self._flush_seconds, settings.last_flush_seconds_max)
-            self._is_part_owed = True
+        if not lane.flush(self._flush_seconds, gives_way=True):
+            if self._must_give_way():  # a partition may be taken away: what is next is chosen anew
+                self._task = None
+            else:  # a slow sink: a part is written first, and more time given next
+                self._flush_seconds = min(2 * self._flush_seconds, settings.last_flush_seconds_max)
+                self._is_part_owed = True
             self._worked_since = self._clock.monotonic()
             return True
         self._flush_seconds = settings.last_seconds_max
         self._worked_since = self._clock.monotonic()  # what was flushed is ingestion's own work
         deadline = self._worked_since + settings.last_seconds_max
-        while self._clock.monotonic() < deadline:
+        while self._clock.monotonic() < deadline and not self._must_give_way():
             head = self._parts.heads.head(self._parts.table)
             held = DeferredList.of(head.seam, task.key)
             if not held.entries:
@@ -212,7 +217,7 @@ class Backfiller:
             self._reader.place(task.place, task.entry.start)
             keeps = self._keeps(task)
             while not self._reader.step(task.entry.end, keeps):
-                if self._clock.monotonic() >= deadline:
+                if self._clock.monotonic() >= deadline or self._must_give_way():
                     return True
             self._write_part(task, lane)
         self._task = None

@@ -48,7 +48,10 @@ class Level(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BackfillMaker:
-    """Makes the backfill of each table of one worker; `owned` tells the partitions that the worker reads."""
+    """Makes the backfill of each table of one worker; `owned` tells the partitions that the worker reads.
+
+    `must_give_way` says whether somebody waits for a commit, as where partitions are taken away.
+    """
 
     heads: Heads
     log_ends: LogEnds
@@ -56,6 +59,7 @@ class BackfillMaker:
     check_topics: Callable[[set[str]], None]
     owned: Callable[[], Collection[TopicPartition]]
     ladder: Level
+    must_give_way: Callable[[], bool]
     settings: BackfillSettings
     clock: Clock
     observer: events.Observer
@@ -87,6 +91,7 @@ class BackfillMaker:
             chooser=chooser,
             reader=reader,
             level=lambda: self.ladder.level,
+            must_give_way=self.must_give_way,
             settings=self.settings,
             clock=self.clock,
             observer=self.observer,

@@ -38,7 +38,8 @@ class BackfillSettings(BaseModel):
         default=30.0,
         gt=0,
         description="Longest time that what ingestion of the table has taken in may need to be committed before that: "
-        "it begins with the time above and doubles as long as a slow sink needs more",
+        "it begins with the time above and doubles as long as a slow sink needs more; it ends at once where partitions "
+        "are taken away",
     )
     retention_hours_left_min: float = Field(
         default=12.0, ge=0, description="Hours until the log deletes a deferred record below which it is urgent"
