@@ -14,6 +14,7 @@ _TOLD_AGAIN = (
 _ANSWERS = "tests/unit/query/test_gap_aware.py"
 _MARKED = "tests/unit/ingestion/test_sequence_markers.py"
 _QUIET = "tests/unit/ingestion/test_quiet_partitions.py"
+_DEFERRED = "tests/unit/ingestion/test_deferred_gaps.py"
 
 GAPS = (
     Mutant(
@@ -38,7 +39,7 @@ GAPS = (
     Mutant(
         "checkpoint-without-deferred",
         "a checkpoint is kept of a memory that lacks what is deferred",
-        (Edit(_LEDGER, "            if watched.undecided[key] is None:", "            if key in watched.undecided:"),),
+        (Edit(_LEDGER, "            if not is_partial:", "            if key in watched.undecided:"),),
         (_TOLD_AGAIN,),
     ),
     Mutant(
@@ -52,6 +53,12 @@ GAPS = (
             ),
         ),
         (_WHATEVER,),
+    ),
+    Mutant(
+        "partial-rolled-forward",
+        "memory from while something was left out is rolled forward over what was written of it since",
+        (Edit(_LEDGER, "if known and known.is_partial:", "if None:"),),
+        (f"{_DEFERRED}::test_who_comes_back_to_a_list_that_began_anew_takes_no_record_of_the_one_before_for_missing",),
     ),
     Mutant(
         "gaps-of-later",

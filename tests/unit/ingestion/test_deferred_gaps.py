@@ -185,6 +185,35 @@ def test_who_takes_over_a_list_that_outlasts_the_memory_tells_what_it_hid(scope:
     assert list(world.written) == [("opened", number, number), ("lost", number, number)]
 
 
+def test_who_comes_back_to_a_list_that_began_anew_takes_no_record_of_the_one_before_for_missing() -> None:
+    world = World("symbol")
+    first, second = world.ledger(), world.ledger()
+    world.ingest(first, 10, deferring=False)
+    world.ingest(first, 30, deferring=True)
+    world.ingest(second, 50, deferring=True)
+    world.backfill(second)
+
+    world.ingest(first, 70, deferring=True)
+
+    assert list(world.written) == []
+
+
+@pytest.mark.parametrize("others_end", [30, 50])
+def test_what_was_deferred_at_a_batch_that_never_came_is_not_missing_later(others_end: int) -> None:
+    world = World("symbol")
+    first, second = world.ledger(), world.ledger()
+    world.ingest(first, 10, deferring=False)
+    world.ingest(first, 30, deferring=True)
+    second.watch({KEY: world.part(50, deferring=True)}, LOGS)
+    if others_end > world.seam:
+        world.ingest(first, others_end, deferring=True)
+    world.backfill(first)
+
+    world.ingest(second, 70, deferring=False)
+
+    assert list(world.written) == []
+
+
 def test_what_others_wrote_while_a_batch_was_on_its_way_is_read_after_it() -> None:
     world = World("symbol", 15)
     ledger = world.ledger()

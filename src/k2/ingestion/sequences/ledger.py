@@ -53,6 +53,8 @@ class _Remembered:
     commit_sequence: int
     untold: tuple[StreamChange, ...] = ()
     """What happened below `next_offset` and is to be written with the next batch, however often that is begun."""
+    is_partial: bool = False
+    """Something below `next_offset` was left out: what is written of it since is not in it."""
 
 
 class _Undecided(NamedTuple):
@@ -195,8 +197,9 @@ class GapLedger:
             memory = without_forgotten(
                 remembered(known.memory, seen), self._rules, streams_max=self._settings.streams_max
             )
-            self._known[key] = _Remembered(memory, watched.ends[key], commit_sequence)
-            if watched.undecided[key] is None:  # with nothing left out: nobody writes rows below it any more
+            is_partial = watched.undecided[key] is not None
+            self._known[key] = _Remembered(memory, watched.ends[key], commit_sequence, is_partial=is_partial)
+            if not is_partial:  # nobody writes rows below it any more
                 saved = Checkpoint(memory, watched.ends[key], commit_sequence)
                 self._checkpoints.save(self._place(key, watched.topics[key]), saved)
         for key, undecided in watched.undecided.items():
@@ -266,7 +269,8 @@ class GapLedger:
         """Return the memory at the part's start, and what was not decided yet of the offsets before."""
         found = self._known.get(key)
         undecided = None if self._goes_on(key, part) else self._undecided.get(key)
-        if found is None or found.next_offset != part.start or undecided is not None:
+        is_late = found is not None and found.is_partial and part.deferring is None
+        if found is None or found.next_offset != part.start or undecided is not None or is_late:
             found = self._from_table(key, part, rows, undecided)
             self._known[key] = found
         return found.memory, found.untold
@@ -304,6 +308,8 @@ class GapLedger:
         self._see_that_it_begins_at(table.head.seam, key, start)
         self._table_uuid = table.head.table_uuid
         known = self._known.pop(key, None)  # it moves with the rows: where those cannot be read, it is of no use
+        if known and known.is_partial:  # the rows that others have written below its end would be taken for missing
+            known = None
         if known is None and (saved := self._checkpoints.load(self._place(key, part.topic))) is not None:
             known = _Remembered(saved.memory, saved.next_offset, saved.commit_sequence)
         if known and (known.next_offset > start or known.commit_sequence > table.head.seam.commit_sequence):
@@ -332,7 +338,8 @@ class GapLedger:
                     memory = remembered(memory, seen)
         log.info("sequence_memory_read", table=self._table, partition=key.partition, rows=count, from_offset=low)
         untold = tuple(change for change in missed if not is_held(change.stream)) if is_told else ()
-        return _Remembered(memory, start, table.head.seam.commit_sequence, untold)
+        is_partial = part.deferring is not None and part.deferring.since < start
+        return _Remembered(memory, start, table.head.seam.commit_sequence, untold, is_partial)
 
     def _see_that_it_begins_at(self, seam: Seam, key: LogPartition, start: int) -> None:
         found = seam.next_offset(key)
