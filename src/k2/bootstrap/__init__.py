@@ -186,7 +186,7 @@ def query_side(settings: Settings) -> QuerySide:
     from k2.kafka.consumer import LogReader
     from k2.kafka.decoding import Decoder
     from k2.kafka.registry import CachedSchemas
-    from k2.query.topic_watch import LearningHeads
+    from k2.query.topic_watch import LearningHeads, PinnedHeads
     from k2.schemas.records import RECORD_TYPES
     from k2.storage.tables import MarketTables
 
@@ -196,15 +196,17 @@ def query_side(settings: Settings) -> QuerySide:
     schemas = {
         name: CachedSchemas(registry, {}, entries_max=settings.kafka.schema_cache_entries_max) for name in RECORD_TYPES
     }
+    plans = planner(settings, tables)
     side = _query_side(
         settings,
         tables,
+        plans,
         log_facts=admin,
         open_reader=lambda: LogReader(settings.kafka),
         decoders={
             name: Decoder(kind, schemas[name], unknown_schemas_ratio_max=1) for name, kind in RECORD_TYPES.items()
         },
-        heads=LearningHeads(tables, schemas),
+        heads=LearningHeads(PinnedHeads(plans), schemas),
     )
     return replace(side, closing=(admin.close, registry.close, tables.close))
 
@@ -218,7 +220,9 @@ def lake_engine(settings: Settings) -> Iterator[GapAwareEngine]:
     tables = existing_tables(settings)
     no_log = NoLog()
     decoders = dict.fromkeys(RECORD_TYPES, no_log)
-    side = _query_side(settings, tables, log_facts=no_log, open_reader=no_log.open_reader, decoders=decoders)
+    side = _query_side(
+        settings, tables, planner(settings, tables), log_facts=no_log, open_reader=no_log.open_reader, decoders=decoders
+    )
     try:
         yield side.engine
     finally:
@@ -229,6 +233,7 @@ def lake_engine(settings: Settings) -> Iterator[GapAwareEngine]:
 def _query_side(
     settings: Settings,
     tables: MarketTables,
+    plans: Planner,
     *,
     log_facts: LogFacts,
     open_reader: OpenReader,
@@ -259,7 +264,7 @@ def _query_side(
     engine = HybridQueryEngine(
         topics,
         tail=tail,
-        planner=planner(settings, tables),
+        planner=plans,
         log_facts=known,
         open_reader=open_reader,
         decoders=decoders,

@@ -12,7 +12,7 @@ from k2.common.clock import SystemClock
 from k2.common.errors import UnavailableError
 from k2.kafka.registry import CachedSchemas
 from k2.kafka.topics import Topic
-from k2.query.topic_watch import LearningHeads, TopicWatch
+from k2.query.topic_watch import LearningHeads, PinnedHeads, TopicWatch
 from k2.testing.fake_log import FakeRegistry
 
 if TYPE_CHECKING:
@@ -96,3 +96,16 @@ def test_schemas_that_a_table_has_recorded_are_known_without_the_registry() -> N
     LearningHeads(tables, {"trades": schemas}).head("trades")  # type: ignore[arg-type]  # all that is asked of them
 
     assert schemas.schema_text(7) == "text"
+
+
+def test_a_look_pins_the_newest_snapshots_whatever_is_damaged() -> None:
+    pinned: list[tuple[str, bool]] = []
+
+    def pin(name: str, *, partial: bool = False) -> SimpleNamespace:
+        pinned.append((name, partial))
+        return SimpleNamespace(head=f"head of {name}")
+
+    heads = PinnedHeads(SimpleNamespace(pin=pin))  # type: ignore[arg-type]  # all that is asked of it
+
+    assert heads.head("trades") == "head of trades"  # type: ignore[comparison-overlap]  # stands for a head
+    assert pinned == [("trades", True)]
