@@ -66,6 +66,9 @@ def _ask(settings: Settings, questions: int) -> list[float]:
     sys.setswitchinterval(SWITCH_SECONDS)
     side = bootstrap.query_side(settings)
     side.start()
+    side.warm_start.start()
+    while not side.warm_start.is_over:
+        time.sleep(0.1)
     time.sleep(WARM_SECONDS)
     seconds = []
     start_ns = START_NS + 3600 * SECOND_NS

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from k2.query.ports import Decodes, Heads, LogFacts, OpenReader
     from k2.query.scan import Scanner
     from k2.query.table_sql import TableSql
+    from k2.query.warm_start import WarmStart
     from k2.settings import Settings
     from k2.storage.file_checks import FileChecks
     from k2.storage.planning import PlannedFile, Planner
@@ -167,6 +168,8 @@ class QuerySide:
 
     engine: GapAwareEngine
     tail: KafkaTail
+    warm_start: WarmStart
+    """Asks the first questions, for a process that goes on to answer many; not started with the rest."""
     closing: tuple[Callable[[], None], ...] = ()
 
     def start(self) -> None:
@@ -175,6 +178,7 @@ class QuerySide:
 
     def stop(self) -> None:
         """Stop following the log and close DuckDB and all connections."""
+        self.warm_start.stop()
         self.tail.stop()
         self.engine.close()
         for close in self.closing:
@@ -245,6 +249,7 @@ def _query_side(
     from k2.query.hybrid_engine import HybridQueryEngine
     from k2.query.kafka_tail import KafkaTail
     from k2.query.known_log import KnownLog
+    from k2.query.warm_start import WarmStart
     from k2.storage.gap_events import GapEvents
     from k2.storage.gaps import GapReader
 
@@ -281,7 +286,14 @@ def _query_side(
         watched=catalog.watched if settings.ingestion.sequences.enabled else {},
         listed_max=settings.query.gaps_listed_max,
     )
-    return QuerySide(aware, tail)
+    warm_start = WarmStart(
+        aware,
+        plans,
+        can_answer=lambda: bool(tail.state.heads),
+        clock=clock,
+        seconds_max=settings.query.warm_start_seconds_max,
+    )
+    return QuerySide(aware, tail, warm_start)
 
 
 def existing_tables(settings: Settings) -> MarketTables:

@@ -41,9 +41,10 @@ def serve(data_dir: DataDirOption = None) -> None:
         admin = bootstrap.log_admin(settings)
         board = level_board(settings, admin)
         clock = bootstrap.system_clock()
-        unready = partial(reasons_not_ready, side.tail)
+        unready = partial(reasons_not_ready, side.tail, side.warm_start)
         app = create_app(side.engine, key=key, settings=settings.api, clock=clock, unready=unready, board=board)
         side.start()
+        side.warm_start.start()
         board.start()
         log.info("api_started", host=settings.api.host, port=settings.api.port)
         try:

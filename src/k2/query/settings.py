@@ -78,6 +78,11 @@ class QuerySettings(BaseModel):
         default=2.0, ge=0, description="Longest wait of a question for its turn, seconds; then it is refused"
     )
     query_seconds_max: float = Field(default=30.0, gt=0, description="Longest run of one question, seconds")
+    warm_start_seconds_max: float = Field(
+        default=10.0,
+        gt=0,
+        description="How long `k2 serve` may be unready because it still asks the first questions itself, seconds",
+    )
     window_minutes_max: float = Field(
         default=7 * 24 * 60, gt=0, description="Longest window counted back from now or the newest record, minutes"
     )
