@@ -98,9 +98,9 @@ class Intake:
         """Return the offset that is read next, per partition that is positioned."""
         return {key: place.next_offset for key, place in self._places.items()}
 
-    def owned(self) -> frozenset[TopicPartition]:
-        """Return the partitions that are positioned; any thread may ask."""
-        return frozenset(tuple(self._places))
+    def owned(self) -> dict[TopicPartition, LogPartition]:
+        """Return the partitions that are positioned, each with the log that it was found to be; any thread may ask."""
+        return {key: place.log for key, place in tuple(self._places.items())}
 
     # What the reader calls, inside of poll.
 

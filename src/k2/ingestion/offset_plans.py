@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from k2.common.errors import ConfigurationError, FencedError, LogIdentityError, UnavailableError
+from k2.storage.deferral import DeferredList
 from k2.storage.seam import Counts, LogPartition
 from k2.storage.seam_moves import SeamMove
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import polars as pl
 
@@ -62,6 +63,8 @@ class OffsetPlan:
     topic_id: str
     moves: tuple[SeamMove, ...] = ()
     starts: Mapping[int, int] | None = None
+    lost: Sequence[str] = ()
+    """What a new log makes of the deferred records of the older ones, a line a partition."""
 
     def to_json(self) -> str:
         """Return the text of a plan file."""
@@ -76,7 +79,9 @@ class OffsetPlan:
                 raise ConfigurationError(f"expected a plan of version {VERSION}: make it anew with this K2")
             moves = tuple(SeamMove(**{**move, "counts": Counts(**move["counts"])}) for move in body.pop("moves"))
             starts = body.pop("starts")
-            return cls(**body, moves=moves, starts=None if starts is None else {int(k): v for k, v in starts.items()})
+            lost = tuple(body.pop("lost", ()))
+            starts = None if starts is None else {int(k): v for k, v in starts.items()}
+            return cls(**body, moves=moves, starts=starts, lost=lost)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigurationError(f"expected a plan of `k2 offsets plan`, found {text[:80]!r} ({error})") from error
 
@@ -86,6 +91,7 @@ class OffsetPlan:
             return [
                 f"{self.topic} (cluster {self.cluster_id}, topic id {self.topic_id}): a new log of {self.table_name}",
                 "  rows of its old log stay; what was not ingested of the old log is GIVEN UP",
+                *(f"  {line} are LOST" for line in self.lost),
                 *(f"  partition {number}: read from {start:,}" for number, start in sorted(self.starts.items())),
             ]
         return [_line(move) for move in self.moves]
@@ -123,7 +129,10 @@ class OffsetPlanner:
             identity = self._cluster.identities([topic]).get(topic)
             log = head.log_of(topic)
             for (_, number), extent in sorted(self._cluster.ranges(topic).items()):
-                part = None if log is None else head.seam.partitions.get(LogPartition(log.log_id, number))
+                key = None if log is None else LogPartition(log.log_id, number)
+                part = None if key is None else head.seam.partitions.get(key)
+                state = _state(identity, log, None if part is None else part.next_offset, extent)
+                deferred = 0 if key is None else DeferredList.of(head.seam, key).records
                 found.append(
                     {
                         "table": table,
@@ -134,9 +143,10 @@ class OffsetPlanner:
                         "leader_epoch": None if part is None else part.leader_epoch,
                         "log_start": extent.start,
                         "log_end": extent.end,
-                        "state": _state(identity, log, None if part is None else part.next_offset, extent),
+                        "state": f"{state}; {deferred:,} records deferred" if deferred else state,
                     }
                 )
+            found += _gone(table, head, topic, None if log is None else log.log_id)
         return found
 
     def plan_move(self, topic: str, to: str, *, partition: int | None = None) -> OffsetPlan:
@@ -170,8 +180,16 @@ class OffsetPlanner:
         if known is not None:
             raise ConfigurationError(f"{topic} as it is now is log {known.log_id} of market.{table} already")
         starts = {number: extent.start for (_, number), extent in self._cluster.ranges(topic).items()}
+        lost = [f"{_deferred(held)} in log {held.key.log_id}" for held in _lists(head, topic, None)]
         return OffsetPlan(
-            str(uuid.uuid4()), table, head.snapshot_id, topic, identity.cluster_id, identity.topic_id, starts=starts
+            str(uuid.uuid4()),
+            table,
+            head.snapshot_id,
+            topic,
+            identity.cluster_id,
+            identity.topic_id,
+            starts=starts,
+            lost=lost,
         )
 
     def apply(self, plan: OffsetPlan) -> bool:
@@ -304,6 +322,35 @@ def _exact(head: TableHead, identity: LogIdentity) -> RegisteredLog | None:
     return next(
         (log for log in head.logs if (log.cluster_id, log.topic_id) == (identity.cluster_id, identity.topic_id)), None
     )
+
+
+def _lists(head: TableHead, topic: str, newest: int | None) -> list[DeferredList]:
+    """Return what is deferred in the logs of a topic, less the newest one."""
+    logs = {log.log_id for log in head.logs if log.topic == topic and log.log_id != newest}
+    keys = sorted(key for key in head.seam.partitions if key.log_id in logs)
+    return [held for key in keys if (held := DeferredList.of(head.seam, key)).entries]
+
+
+def _deferred(held: DeferredList) -> str:
+    start, end = held.entries[0].start, held.entries[-1].end
+    return f"partition {held.key.partition}: {held.records:,} deferred records of offsets {start:,} to {end - 1:,}"
+
+
+def _gone(table: str, head: TableHead, topic: str, newest: int | None) -> Iterator[dict[str, Any]]:
+    """Give the partitions of older logs of which something is deferred: nobody can write it any more."""
+    for held in _lists(head, topic, newest):
+        part = head.seam.partitions[held.key]
+        yield {
+            "table": table,
+            "topic": topic,
+            "partition": held.key.partition,
+            "log_id": held.key.log_id,
+            "seam": part.next_offset,
+            "leader_epoch": part.leader_epoch,
+            "log_start": None,
+            "log_end": None,
+            "state": f"an older log: {held.records:,} deferred records are lost",
+        }
 
 
 def _target(to: str, extent: LogRange) -> int:

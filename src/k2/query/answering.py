@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from k2.query.settings import QuerySettings
     from k2.storage.planning import PinnedSnapshot
     from k2.storage.seam import Seam
+    from k2.storage.tables import RegisteredLog
 
 _NS_MAX: Final = 2**63 - 1
 _AHEAD_NS: Final = 86_400_000_000_000
@@ -124,7 +125,7 @@ def certificate_of(
     """Return what a draft is made of: `rows` of it, the newest of `newest_ns`."""
     shown = draft.shown
     head = None if draft.pinned is None else draft.pinned.head
-    lacking = (*draft.shortfalls.reasons, *_reasons(draft.deferred))
+    lacking = (*draft.shortfalls.reasons, *_reasons(draft.deferred, () if head is None else head.logs))
     token = None
     if not lacking and head is not None:
         token = request.as_of or token_of(request, draft.partitions, head.seam, now_ns if is_of_bars else None)
@@ -184,10 +185,17 @@ def _unknown(shown: Shown) -> list[str]:
     return [f"{shown.unknown} amendments name trades that the log does not hold{named}: their originals never came"]
 
 
-def _reasons(deferred: tuple[Deferred, ...]) -> list[str]:
+def _reasons(deferred: tuple[Deferred, ...], logs: Sequence[RegisteredLog]) -> list[str]:
+    newest = {log.topic: log.log_id for log in logs}
+    topics = {log.log_id: log.topic for log in logs}
     return [
         f"records of this symbol between offsets {item.start} and {item.end} of log {item.log_id} partition "
-        f"{item.partition} are deferred: ask again once the backfill is done, or with deferred=read"
+        f"{item.partition} are deferred: "
+        + (
+            "ask again once the backfill is done, or with deferred=read"
+            if newest[topics[item.log_id]] == item.log_id
+            else f"they are lost, since the topic {topics[item.log_id]} was created again"
+        )
         for item in deferred
         if not item.read
     ]

@@ -295,7 +295,12 @@ class HybridQueryEngine:
         draft.partitions = extent.partitions
         deferred = self._concerning(request, draft)
         to_read = deferred if request.deferred == "read" or token is not None else ()
-        to_read = tuple(item for item in to_read if (item.topic, item.partition) in extent.live)
+        newest = {log.topic: log.log_id for log in draft.pinned.head.logs}  # an older log is not what its topic holds
+        to_read = tuple(
+            item
+            for item in to_read
+            if newest[item.topic] == item.log_id and (item.topic, item.partition) in extent.live
+        )
         rows = self._log.read(request, extent, self._decoders[request.data_type], draft.shortfalls, to_read)
         draft.deferred = stated(deferred, are_read=rows.with_deferred and to_read == deferred)
         return rows

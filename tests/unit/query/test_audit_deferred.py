@@ -102,3 +102,14 @@ def test_a_list_that_does_not_fit_the_counters_is_named(market: DeferringMarket,
 
     assert not report.is_sound
     assert "deferred list" in " ".join(report.advice)
+
+
+def test_what_was_deferred_in_a_topic_that_was_created_again_is_lost(market: DeferringMarket, tmp_path: Path) -> None:
+    market.create(ASX.name, "id-2")
+    market.register(ASX.name)
+
+    report = audit(market, tmp_path)
+
+    assert not report.is_sound
+    assert totals(report) == [12, 6, 0, 0, 0, 6, 0]
+    assert "6 records that overload had put off went with the log" in " ".join(report.advice)

@@ -243,3 +243,22 @@ def test_a_range_whose_tier_map_is_gone_concerns_every_symbol(hybrid: SimulatedH
     market._swap(dataclasses.replace(head, tier_maps={}), ())
 
     assert not ask(hybrid, symbol="ANZ").certificate.complete
+
+
+def test_what_was_deferred_in_a_log_that_is_gone_is_never_read_from_the_topic_of_its_name(
+    hybrid: SimulatedHybrid,
+) -> None:
+    append(hybrid, "NAB", 1, 2)
+    defer(hybrid)
+    hybrid.market.create(ASX.name, "id-2")
+    hybrid.market.register(ASX.name)
+    append(hybrid, "NAB", 7, 8, 9)
+    hybrid.tail.step()
+
+    answer = ask(hybrid, **NAB, deferred="read")
+
+    assert times(answer) == [7, 8, 9]
+    assert answer.table["log_id"].unique().to_pylist() == [1]
+    assert answer.certificate.deferred == (Deferred(0, home(hybrid, "NAB"), 0, 2),)
+    assert not answer.certificate.complete
+    assert "lost, since the topic market.equities.trades.asx was created again" in answer.certificate.reasons[0]

@@ -1,4 +1,8 @@
-"""Chooses the deferred range that is written next: the first one of a partition of this worker, urgent ones before."""
+"""Chooses the deferred range that is written next: the first one of a partition of this worker, urgent ones before.
+
+A range is read from the very log that it was deferred in. What was deferred in a log whose topic is another one by now
+is lost: its tasks are urgent, and their extent holds nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from k2.ingestion import events
+from k2.kafka.ports import LogRange
 from k2.storage.deferral import DeferredList
 from k2.storage.seam import LogPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from k2.common.clock import Clock
     from k2.ingestion.backfill.reading import RangeReader
     from k2.ingestion.backfill.retention import RetentionWatch, TimeLeft
-    from k2.kafka.ports import LogRange, TopicPartition
+    from k2.kafka.ports import TopicPartition
     from k2.storage.seam import DeferredRange
     from k2.storage.tables import TableHead
 
@@ -68,7 +73,7 @@ class Chooser:
         table: str,
         *,
         log_ends: LogEnds,
-        owned: Callable[[], Collection[TopicPartition]],
+        owned: Callable[[], Mapping[TopicPartition, LogPartition]],
         reader: RangeReader,
         retention: RetentionWatch,
         clock: Clock,
@@ -101,20 +106,34 @@ class Chooser:
         return chosen
 
     def _tasks(self, head: TableHead) -> list[Task]:
-        owned = set(self._owned())
-        topics = {log.log_id: log.topic for log in head.logs if head.log_of(log.topic) == log}
+        owned = self._owned()
+        topics = {log.log_id: log.topic for log in head.logs}
         keys = sorted({LogPartition(entry.log_id, entry.partition) for entry in head.seam.deferred})
-        mine = [key for key in keys if (topics.get(key.log_id, ""), key.partition) in owned]
+        mine = [key for key in keys if owned.get((topics.get(key.log_id, ""), key.partition)) == key]
+        tasks = self._gone(head, keys, {topic: at.log_id for (topic, _), at in owned.items()}, topics)
         if not mine:
-            return []
+            return tasks
         extents = self._log_ends.ranges({topics[key.log_id] for key in mine})
-        tasks = []
         for key in mine:
             topic, held = topics[key.log_id], DeferredList.of(head.seam, key)
             extent = extents.get((topic, key.partition))
             if extent is not None:
                 left = self._left(topic, held, extent)
                 tasks.append(Task(topic, held, extent, left.is_near))
+        return tasks
+
+    def _gone(
+        self, head: TableHead, keys: Iterable[LogPartition], read: Mapping[str, int], topics: Mapping[int, str]
+    ) -> list[Task]:
+        """Return what was deferred in older logs of the topics that this worker reads, whoever reads the partition."""
+        tasks = []
+        for key in keys:
+            topic = topics.get(key.log_id, "")
+            if key.log_id < read.get(topic, 0):
+                held = DeferredList.of(head.seam, key)
+                end = held.entries[-1].end
+                tasks.append(Task(topic, held, LogRange(end, end), urgent=True))
+                self._told.setdefault((topic, key.partition), False)
         return tasks
 
     def _left(self, topic: str, held: DeferredList, extent: LogRange) -> TimeLeft:

@@ -12,7 +12,7 @@ from k2.ingestion.backfill.retention import RetentionWatch
 from k2.ingestion.duplicates.below_the_seam import KeepWholeRange
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Mapping
 
     from k2.common.clock import Clock
     from k2.common.degradation import DegradationLevel
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from k2.ingestion.lane_ports import Decoder, Heads
     from k2.kafka.ports import AssignedReader, TopicPartition
     from k2.kafka.registry import CachedSchemas
+    from k2.storage.seam import LogPartition
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Level(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BackfillMaker:
-    """Makes the backfill of each table of one worker; `owned` tells the partitions that the worker reads.
+    """Makes the backfill of each table of one worker; `owned` tells the partitions that it reads, and of which log.
 
     `must_give_way` says whether somebody waits for a commit, as where partitions are taken away.
     """
@@ -57,7 +58,7 @@ class BackfillMaker:
     log_ends: LogEnds
     dead_letters: DeadLetters
     check_topics: Callable[[set[str]], None]
-    owned: Callable[[], Collection[TopicPartition]]
+    owned: Callable[[], Mapping[TopicPartition, LogPartition]]
     ladder: Level
     must_give_way: Callable[[], bool]
     settings: BackfillSettings
