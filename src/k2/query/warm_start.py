@@ -75,7 +75,7 @@ class WarmStart:
     def run(self) -> None:
         """Ask all questions, once there can be answers; the thread does this."""
         while not self._can_answer():
-            if self.is_over or self._stop.wait(_PAUSE_SECONDS):
+            if self._stop.wait(_PAUSE_SECONDS):
                 return
         try:
             for data_type in _DATA_TYPES:
