@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pyiceberg.catalog.sql import SqlCatalog
-from sqlalchemy import column, select
+from sqlalchemy import bindparam, column, select
 from sqlalchemy import table as sql_table
 
 from k2.storage.failures import translated
@@ -25,6 +25,12 @@ _TABLES: Final = sql_table(
     column("metadata_location"),
 )
 """Where SQL catalogs of every implementation keep the pointer to a table's metadata."""
+_POINTER: Final = select(_TABLES.c.metadata_location).where(
+    _TABLES.c.catalog_name == bindparam("catalog"),
+    _TABLES.c.table_namespace == bindparam("namespace"),
+    _TABLES.c.table_name == bindparam("table"),
+)
+"""Built once: each question asks for it more than once, and to build it takes as long as to run it."""
 
 
 def open_catalog(settings: CatalogSettings) -> Catalog:
@@ -59,13 +65,8 @@ def metadata_location(catalog: Catalog, namespace: str, table_name: str) -> str 
     if not isinstance(catalog, SqlCatalog):
         return None
     with catalog.engine.connect() as connection:
-        location: str | None = connection.execute(
-            select(_TABLES.c.metadata_location).where(
-                _TABLES.c.catalog_name == catalog.name,
-                _TABLES.c.table_namespace == namespace,
-                _TABLES.c.table_name == table_name,
-            )
-        ).scalar_one_or_none()
+        values = {"catalog": catalog.name, "namespace": namespace, "table": table_name}
+        location: str | None = connection.execute(_POINTER, values).scalar_one_or_none()
     return location
 
 
