@@ -5,6 +5,7 @@ Statements consist of fixed text and the names of known columns; every value is 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import polars as pl
@@ -18,7 +19,7 @@ from k2.schemas.arrow import arrow_schema
 from k2.schemas.records import ORDER, Origin, RecordType
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from k2.query.certificate import PartitionRead
     from k2.query.prefix import Prefix
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 FROM_LOG: Final = "k2_from_log"
 """Column that says which side a row came from; not part of the answer."""
+
+_SCHEMAS_KEPT_MAX: Final = 256
+"""Schemas of answers that are kept: most questions ask for the same columns, and each needs its schema twice."""
 
 Rows = TypeVar("Rows", pl.DataFrame, pl.LazyFrame)
 
@@ -43,11 +47,16 @@ def answer_columns(record_type: RecordType, names: tuple[str, ...] | None) -> tu
     return tuple(dict.fromkeys(names))
 
 
-def answer_schema(record_type: RecordType, columns: Sequence[str]) -> pa.Schema:
+def answer_schema(record_type: RecordType, columns: Iterable[str]) -> pa.Schema:
     """Return the Arrow schema of an answer: the table's, but rows that no commit has stored have no commit columns."""
+    return _answer_schema(record_type, tuple(dict.fromkeys(columns)))
+
+
+@lru_cache(maxsize=_SCHEMAS_KEPT_MAX)
+def _answer_schema(record_type: RecordType, columns: tuple[str, ...]) -> pa.Schema:
     schema = arrow_schema(record_type)
     fields = []
-    for name in dict.fromkeys(columns):
+    for name in columns:
         field = schema.field(name).remove_metadata()
         commit = record_type.field(name).origin is Origin.COMMIT
         fields.append(field.with_nullable(True) if commit else field)
