@@ -20,6 +20,7 @@ from k2.api.health import health_routes
 from k2.api.key_limits import KeyLimits
 from k2.api.levels import PlatformLevel
 from k2.api.measures import Measures
+from k2.api.prevailing import prevailing_routes
 from k2.api.problems import HttpProblemError, problem, problem_of
 from k2.api.records import record_routes
 from k2.api.snapshots import snapshot_routes
@@ -94,6 +95,7 @@ def create_app(
     app.include_router(health_routes(engine, turns, level, measures, unready))
     app.include_router(record_routes(asking), dependencies=[Depends(authorized)])
     app.include_router(bar_routes(asking), dependencies=[Depends(authorized)])
+    app.include_router(prevailing_routes(asking), dependencies=[Depends(authorized)])
     app.include_router(gap_routes(asking), dependencies=[Depends(authorized)])
     app.include_router(snapshot_routes(asking), dependencies=[Depends(authorized)])
     return app

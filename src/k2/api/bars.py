@@ -4,35 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
 
 from k2.api.formats import Page, chosen
-from k2.api.parameters import knowledge, nanoseconds, refuse_unknown
-from k2.api.records import (
-    DEFAULT_WINDOW_MINUTES,
-    PARAMETERS,
-    RESPONSES,
-    AmendmentsName,
-    AnchorName,
-    DeferredName,
-    End,
-    Exchange,
-    FormatName,
-    Gaps,
-    KnownAt,
-    LakeOnly,
-    MaxStaleness,
-    OnDegrade,
-    Start,
-    Symbol,
-    Token,
-    Window,
-    certificate_header,
-)
+from k2.api.parameters import refuse_unknown
+from k2.api.questions import PARAMETERS, RESPONSES, FormatName, Question, question_of
+from k2.api.records import certificate_header
 from k2.common.errors import QueryError
 from k2.query.bars.request import BarsRequest
-from k2.query.request import QueryRequest
 
 if TYPE_CHECKING:
     from k2.api.asking import Asking
@@ -62,54 +42,18 @@ def bar_routes(asking: Asking) -> APIRouter:
     }
 
     @router.get("/ohlcv", operation_id="ohlcv", responses=responses, response_class=StreamingResponse)
-    async def ohlcv(  # noqa: PLR0917 - the parameters of the route, read by name
+    async def ohlcv(
         request: Request,
-        symbol: Symbol,
-        exchange: Exchange = None,
+        question: Annotated[Question, Depends(question_of)],
         interval: Interval = "1m",
         align: Align = "utc",
         prints: Prints = "regular",
-        start: Start = None,
-        end: End = None,
-        window_minutes: Window = None,
-        anchor: AnchorName = "now",
-        as_of: Token = None,
-        known_at: KnownAt = None,
-        amendments: AmendmentsName = "applied",
-        lake_only: LakeOnly = False,
-        on_degrade: OnDegrade = "fail",
-        max_staleness: MaxStaleness = None,
-        gaps: Gaps = "annotate",
-        deferred: DeferredName = "mark",
         format_name: FormatName = None,
     ) -> StreamingResponse:
         """Return the bars of a symbol's trades, exact up to the last message. Without a range: the last 15 minutes."""
         refuse_unknown(request, _PARAMETERS)
         encoding = chosen(request.headers.get("accept"), format_name)
-        known_at_ns, token = knowledge(known_at, as_of)
-        unbounded = start is None and end is None and window_minutes is None
-        asked = BarsRequest(
-            trades=QueryRequest(
-                data_type="trades",
-                symbol=symbol,
-                exchange=exchange,
-                window_minutes=DEFAULT_WINDOW_MINUTES if unbounded else window_minutes,
-                anchor=anchor,
-                start_ns=nanoseconds("start", start),
-                end_ns=nanoseconds("end", end),
-                as_of=token,
-                known_at_ns=known_at_ns,
-                amendments=amendments,
-                lake_only=lake_only,
-                on_degrade=on_degrade,
-                max_staleness_seconds=max_staleness,
-                gaps=gaps,
-                deferred=deferred,
-            ),
-            interval=interval,
-            align=align,
-            prints=prints,
-        )
+        asked = BarsRequest(trades=question.request("trades"), interval=interval, align=align, prints=prints)
 
         def make() -> tuple[Page, dict[str, str]]:
             return _page(asking, request, asked)

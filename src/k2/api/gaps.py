@@ -9,7 +9,8 @@ from fastapi.responses import StreamingResponse
 
 from k2.api.formats import Page, chosen
 from k2.api.parameters import nanoseconds, refuse_unknown
-from k2.api.records import Exchange, FormatName, responses_of_list, rows_limit
+from k2.api.questions import Exchange, FormatName, responses_of_list
+from k2.api.records import rows_limit
 from k2.query.gap_aware import gaps_table
 
 if TYPE_CHECKING:

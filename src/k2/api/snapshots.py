@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 
 from k2.api.formats import Page, chosen
 from k2.api.parameters import refuse_unknown
-from k2.api.records import FormatName, responses_of_list
+from k2.api.questions import FormatName, responses_of_list
 from k2.api.weights import Weight
 from k2.query.snapshot_list import snapshots_table
 

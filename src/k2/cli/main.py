@@ -9,6 +9,7 @@ import typer
 
 from k2 import __version__
 from k2.cli import (
+    asof,
     backup,
     bars,
     dlq,
@@ -58,8 +59,8 @@ def root(
 
 
 for _area in (
-    platform, topics, feeds, replay, ingest, lines, serve, queries, bars, gaps, verify, maintain, drill, tiers, dlq,
-    offsets, backup, snapshots,
+    platform, topics, feeds, replay, ingest, lines, serve, queries, asof, bars, gaps, verify, maintain, drill, tiers,
+    dlq, offsets, backup, snapshots,
 ):  # fmt: skip
     _area.register(app)
 

@@ -170,6 +170,30 @@ class K2Client:
         certificate = json.loads(table.schema.metadata[CERTIFICATE_KEY])
         return Result(table.replace_schema_metadata(None), certificate)
 
+    def asof(
+        self,
+        symbol: str,
+        *,
+        tolerance: float = 3_600.0,
+        strictly_before: bool = False,
+        exchange: str | None = None,
+        start: str | int | None = None,
+        end: str | int | None = None,
+        window_minutes: float | None = None,
+        anchor: Literal["now", "latest"] = "now",
+        limit: int | None = None,
+        **more: Any,
+    ) -> Result:
+        """Return a symbol's trades, each with the last quote of its exchange that was not after it (ASOF join).
+
+        `more` are other parameters of GET /v1/asof, as of `trades`. A quote is at most `tolerance` seconds older than
+        the trade; with `strictly_before` one of the trade's very nanosecond does not count. The columns of trades come
+        first, then `quote_ts_event_ns`, the quote's coordinate, and its prices and sizes; null where no quote stood.
+        """
+        asked = {"exchange": exchange, "start": start, "end": end, "window_minutes": window_minutes, "anchor": anchor}
+        shape = {"tolerance": tolerance, "strictly_before": strictly_before}
+        return self._records("asof", {"symbol": symbol, **shape, **asked, **more}, limit)
+
     def symbols(self, *, exchange: str | None = None, data_type: str | None = None) -> list[dict[str, Any]]:
         """Return the symbols that there are, with rows and the times of the first and last event."""
         body = self._get("/v1/symbols", {"exchange": exchange, "data_type": data_type}).json()

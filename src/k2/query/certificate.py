@@ -167,6 +167,8 @@ class Certificate:
     bars: dict[str, Any] | None = None
     """Of an answer in bars: interval, alignment, which prints count and by which rules, and how many were left out.
     `rows` and the counts after it are then trades. None for other answers."""
+    quotes: dict[str, Any] | None = None
+    """Of trades with the quotes that stood: the certificate of the quotes read. None for other answers."""
     newest_record_age_seconds: float | None = None
     """Age of the newest record of the answer by its event time; None for an empty answer."""
     answered_at_ns: int = 0

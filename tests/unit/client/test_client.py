@@ -18,6 +18,7 @@ from k2.client import ApiUnavailableError, K2Client, RefusedKeyError, RefusedQue
 from k2.common.clock import SystemClock
 from k2.common.errors import ConfigurationError, LogIdentityError, QueryError, UnavailableError
 from k2.query.request import Answer, QueryRequest
+from k2.schemas.records import QUOTES
 from k2.testing.fake_engine import FakeEngine
 from k2.testing.gap_events import gap_event, gap_events
 from k2.testing.market_rows import START_NS, market_rows
@@ -57,6 +58,15 @@ def test_bars_come_whole_with_their_certificate(k2: K2Client, engine: FakeEngine
     assert result.table["trade_count"].to_pylist() == [100]
     assert result.certificate["bars"]["interval"] == "1s"
     assert (engine.asked_bars[0].prints, engine.asked_bars[0].trades.gaps) == ("all", "exclude")
+
+
+def test_trades_come_with_the_quotes_that_stood(k2: K2Client, engine: FakeEngine) -> None:
+    k2._page_rows = 7
+    engine.rows["quotes"] = market_rows(range(100), symbols=("AAA",), record_type=QUOTES)
+
+    result = k2.asof("AAA", start=str(START_NS), strictly_before=True)
+
+    assert result.table["quote_log_offset"].to_pylist() == [None, *range(99)]
 
 
 def test_a_limit_is_a_total_over_all_pages(k2: K2Client) -> None:
