@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Self
 
 import typer
 
+from k2.cli import mapped_imports
 from k2.cli.fault_options import (
     Cancels,
     Duplicates,
@@ -47,6 +48,7 @@ def register(app: typer.Typer) -> None:
     importing = typer.Typer(no_args_is_help=True, help="Bring files into the log, each record once.")
     importing.callback()(_import)
     importing.command(name="asx")(import_asx)
+    mapped_imports.add_to(importing)
     app.add_typer(importing, name="import")
     app.command(name="simulate")(simulate)
 

@@ -91,7 +91,7 @@ def check_file(file: TickFile, settings: FeedSettings, *, bad_lines: BadLines = 
     for block in read_blocks(file.path, settings.import_block_bytes):
         digest.update(block.content)
         read = read_lines(block, data_type=file.data_type, symbol=file.symbol, source=_UNNAMED)
-        lines += len(block.lines)
+        lines += block.count
         bad += len(read.bad)
         shown += read.bad[: settings.bad_lines_shown_max - len(shown)]
         if len(read.rows):

@@ -20,13 +20,24 @@ class LineBlock:
     first: int
     content: bytes
     """Every byte of the block: the contents of all blocks, joined, are the file."""
-    lines: list[bytes]
-    """The lines without their ends (LF or CR LF), the first one of a file without a mark of its byte order."""
+    count: int
+    """How many lines it has."""
 
     @property
     def last(self) -> int:
         """Number of the last line."""
-        return self.first + len(self.lines) - 1
+        return self.first + self.count - 1
+
+    @property
+    def body(self) -> bytes:
+        """The lines without the last one's LF, and without the mark of byte order that a file may begin with."""
+        body = self.content.removesuffix(b"\n")
+        return body.removeprefix(codecs.BOM_UTF8) if self.first == 1 else body
+
+    @property
+    def lines(self) -> list[bytes]:
+        """The lines without their ends (LF or CR LF)."""
+        return [line.removesuffix(b"\r") for line in self.body.split(b"\n")]
 
 
 def read_blocks(path: Path, block_bytes: int) -> Iterator[LineBlock]:
@@ -57,7 +68,4 @@ def read_blocks(path: Path, block_bytes: int) -> Iterator[LineBlock]:
 
 
 def _block(first: int, content: bytes) -> LineBlock:
-    lines = content.removesuffix(b"\n").split(b"\n")
-    if first == 1:
-        lines[0] = lines[0].removeprefix(codecs.BOM_UTF8)
-    return LineBlock(first, content, [line.removesuffix(b"\r") for line in lines])
+    return LineBlock(first, content, content.removesuffix(b"\n").count(b"\n") + 1)

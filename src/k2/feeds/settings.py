@@ -60,6 +60,12 @@ class FeedSettings(BaseModel):
     import_block_bytes: int = Field(
         default=8 * 1024 * 1024, ge=1024, le=2**30, description="Bytes of a file that an import holds at a time"
     )
+    import_rows_max: int = Field(
+        default=100_000, ge=1, le=10_000_000, description="Rows of a Parquet file that an import holds at a time"
+    )
+    import_sessions_max: int = Field(
+        default=2_000_000, ge=1, description="Days of symbols, all together, that a file with a mapping may have"
+    )
     bad_lines_shown_max: int = Field(
         default=5, ge=1, le=1000, description="Bad lines that one error text names; it counts the others"
     )

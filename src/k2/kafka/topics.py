@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import date, time
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from k2.common.errors import ConfigurationError
+from k2.common.strict_yaml import explain, read_yaml
 from k2.schemas.identity import IdentityRules
 from k2.schemas.records import RECORD_TYPES, RecordType
 
@@ -285,41 +285,12 @@ def exchange_of(topic_name: str) -> str:
     return topic_name.removesuffix(DEAD_LETTER_SUFFIX).rpartition(".")[2]
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """PyYAML takes the last of two equal keys in silence; this refuses them."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping; ConstructorError if a key comes twice."""
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            key = str(self.construct_object(key_node, deep=True))
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} comes twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
 def _read(path: Path) -> _File:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"cannot read the topics file {path}: {error}") from error
-    try:
-        content = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - derives from SafeLoader
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"expected YAML in the topics file {path}, found a mistake: {error}") from error
+    content = read_yaml(path, "topics file")
     try:
         return _File.model_validate(content)
     except ValidationError as error:
-        raise ConfigurationError("\n".join(_explain(path, problem) for problem in error.errors())) from None
-
-
-def _explain(path: Path, problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"] if part != "[key]") or "the whole file"
-    found = repr(problem["input"])[:80]
-    if problem["type"] == "extra_forbidden":
-        return f"{path}: unknown key {where} (found {found}): remove it or mend its name"
-    return f"{path}: {where}: {problem['msg']}; found {found}"
+        raise ConfigurationError("\n".join(explain(path, problem) for problem in error.errors())) from None
 
 
 def _catalog(file: _File) -> TopicCatalog:

@@ -1,12 +1,14 @@
-"""`k2 import asx` and `k2 simulate` as a person types them, on a log in memory: what is said, and what is sent."""
+"""`k2 import` and `k2 simulate` as a person types them, on a log in memory: what is said, and what is sent."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 
+import polars as pl
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -24,7 +26,7 @@ RUN = ("simulate", "--start", "2026-01-01", "--duration", "0.5", "--rate", "2000
 
 @pytest.fixture
 def worlds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, FeedWorld]:
-    made = {exchange: FeedWorld(tmp_path, exchange) for exchange in ("asx", "sim")}
+    made = {exchange: FeedWorld(tmp_path, exchange) for exchange in ("asx", "sim", "binance")}
 
     @contextmanager
     def feed(_settings: object, exchange: str, **_named: object) -> Iterator[Feed]:
@@ -76,6 +78,44 @@ def test_a_bad_line_refuses_the_file_unless_dead_letters_are_asked_for(worlds, t
     assert taken.exit_code == 0
     assert "1 bad lines were not imported: 1 sent to the dead letters now" in taken.stdout
     assert len(worlds["asx"].values("trades")) == 2
+
+
+MAPPING = """
+version: 1
+table: trades
+exchange: binance
+columns:
+  symbol: {constant: BTCUSDT}
+  ts_event_ns: {column: time, unit: ms}
+  price: price
+  quantity: qty
+"""
+
+
+def test_files_with_a_mapping_are_imported_and_summed_up(worlds, tmp_path: Path) -> None:
+    (tmp_path / "mapping.yaml").write_text(MAPPING)
+    (tmp_path / "a.csv").write_text("time,price,qty\n1700000000000,0.5,1\n1700000000001,x,1\n1700000000002,1,1\n")
+    pl.DataFrame({"time": [1_700_000_000_000], "price": [0.1], "qty": ["2"]}).write_parquet(tmp_path / "b.parquet")
+    mapping = ("--mapping", str(tmp_path / "mapping.yaml"))
+
+    refused = pytest.raises(ConfigurationError, match=r"a\.csv:3: '1700000000001,x,1'.*a price")
+    with refused:
+        k2(tmp_path, "import", "csv", str(tmp_path / "a.csv"), *mapping)
+    lines = k2(tmp_path, "import", "csv", str(tmp_path / "a.csv"), *mapping, "--bad-lines", "dead-letter")
+    rows = k2(tmp_path, "import", "parquet", str(tmp_path / "b.parquet"), *mapping)
+
+    assert re.search(r"a\.csv +1 +2 +0 +2 +1", lines.stdout)
+    assert "1 bad lines were not imported: 1 sent to the dead letters now" in lines.stdout
+    assert re.search(r"b\.parquet +1 +1 +0 +1 +0", rows.stdout)
+    assert "1 records added; all acknowledged by the log" in rows.stdout
+    assert worlds["binance"].rows("trades")["price"].to_list() == [Decimal("0.5"), Decimal(1), Decimal("0.1")]
+
+
+def test_no_mapping_is_ever_guessed_by_an_import(worlds, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["import", "csv", str(tmp_path / "a.csv")])
+
+    assert result.exit_code == 2
+    assert "--mapping" in result.output
 
 
 def test_nothing_but_the_summary_is_written_where_there_is_no_terminal(worlds, tmp_path: Path) -> None:
