@@ -14,6 +14,7 @@ from k2.cli import (
     bars,
     dlq,
     drill,
+    export,
     feeds,
     gaps,
     ingest,
@@ -59,8 +60,8 @@ def root(
 
 
 for _area in (
-    platform, topics, feeds, replay, ingest, lines, serve, queries, asof, bars, gaps, verify, maintain, drill, tiers,
-    dlq, offsets, backup, snapshots,
+    platform, topics, feeds, replay, ingest, lines, serve, queries, export, asof, bars, gaps, verify, maintain, drill,
+    tiers, dlq, offsets, backup, snapshots,
 ):  # fmt: skip
     _area.register(app)
 

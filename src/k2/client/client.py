@@ -12,7 +12,7 @@ from k2.client.errors import ApiUnavailableError, RefusedQuestionError, error_of
 from k2.common.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
 
     import pyarrow as pa
@@ -194,6 +194,14 @@ class K2Client:
         shape = {"tolerance": tolerance, "strictly_before": strictly_before}
         return self._records("asof", {"symbol": symbol, **shape, **asked, **more}, limit)
 
+    def pages(self, data_type: Literal["trades", "quotes"], symbol: str, **question: Any) -> Iterator[Result]:
+        """Yield what `trades` or `quotes` returns page by page, so that only one page is in memory.
+
+        All pages are of one log prefix; each has the certificate of its own rows. `question` is as of `trades`, without
+        a limit.
+        """
+        return (page for page, _ in self._pages(data_type, {"symbol": symbol, **question}, None))
+
     def symbols(self, *, exchange: str | None = None, data_type: str | None = None) -> list[dict[str, Any]]:
         """Return the symbols that there are, with rows and the times of the first and last event."""
         body = self._get("/v1/symbols", {"exchange": exchange, "data_type": data_type}).json()
@@ -227,20 +235,27 @@ class K2Client:
     def _records(self, data_type: str, question: Mapping[str, Any], limit: int | None) -> Result:
         import pyarrow as pa  # noqa: PLC0415  # `k2 status` and the like need no tables
 
-        tables: list[pa.Table] = []
-        certificates: list[dict[str, Any]] = []
+        pages = list(self._pages(data_type, question, limit))
+        certificates = [page.certificate for page, _ in pages]
+        return Result(
+            pa.concat_tables([page.table for page, _ in pages]),
+            joined_certificate(certificates, truncated=pages[-1][1]),
+        )
+
+    def _pages(self, data_type: str, question: Mapping[str, Any], limit: int | None) -> Iterator[tuple[Result, bool]]:
+        """Yield page after page, each with whether there is more."""
         left, cursor = limit, None
         while True:
             page_rows = self._page_rows if left is None else min(left, self._page_rows)
             asked = {**question, "limit": page_rows, "cursor": cursor}
             table = self._page(f"/v1/{data_type}", asked)
             metadata = table.schema.metadata or {}
-            certificates.append(json.loads(metadata[CERTIFICATE_KEY]))
-            tables.append(table.replace_schema_metadata(None))
             left = None if left is None else left - table.num_rows
             cursor = metadata[CURSOR_KEY].decode() if CURSOR_KEY in metadata else None
+            certificate = json.loads(metadata[CERTIFICATE_KEY])
+            yield Result(table.replace_schema_metadata(None), certificate), cursor is not None
             if cursor is None or left == 0:
-                return Result(pa.concat_tables(tables), _joined(certificates, truncated=cursor is not None))
+                return
 
     def _page(self, path: str, asked: Mapping[str, Any]) -> pa.Table:
         import pyarrow as pa  # noqa: PLC0415  # as above
@@ -275,7 +290,8 @@ class K2Client:
             ) from error
 
 
-def _joined(certificates: list[dict[str, Any]], *, truncated: bool) -> dict[str, Any]:
+def joined_certificate(certificates: Sequence[dict[str, Any]], *, truncated: bool) -> dict[str, Any]:
+    """Return the certificate of an answer that came in pages: that of the first, with the rows of all."""
     first = certificates[0]
     added = {name: sum(page[name] for page in certificates) for name in _ADDED}
     complete = all(page["complete"] for page in certificates)

@@ -92,6 +92,12 @@ class QuerySettings(BaseModel):
         description="Most resident memory of a `k2 sql`, bytes; then it is ended. DuckDB's own limit does not see all",
     )
     rows_max: int = Field(default=5_000_000, gt=0, description="Most rows of one answer; a longer one needs a limit")
+    export_rows_max: int = Field(
+        default=1_000_000, gt=0, description="Rows that `k2 export` holds before it writes them into their files"
+    )
+    export_files_open_max: int = Field(
+        default=250, gt=0, description="Files that `k2 export` writes at a time; a day that comes again gets one more"
+    )
     bars_max: int = Field(default=200_000, gt=0, description="Most bars of one answer")
     bar_settle_seconds: float = Field(
         default=60.0,
