@@ -31,6 +31,13 @@ class Page:
     next_cursor: str | None = None
 
 
+def table_lines(table: pa.Table) -> list[bytes]:
+    """Return each row as a JSON object, as a page in JSON holds it; a line break inside a text is escaped."""
+    body = io.BytesIO()
+    as_text(table, lists_as_text=False).write_ndjson(body)
+    return body.getvalue().splitlines()
+
+
 def _as_json(page: Page) -> Iterator[bytes]:
     before = b'{"data":['
     for table in _parts(page.table):

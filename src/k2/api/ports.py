@@ -5,11 +5,48 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import polars as pl
 
     from k2.query.bars.request import BarsRequest
+    from k2.query.certificate import AsOf
+    from k2.query.live.follower import Advance, Ends
     from k2.query.request import Answer, QueryRequest, SymbolSummary
     from k2.storage.named_snapshots import KeptSnapshot
+
+
+class Follows(Protocol):
+    """What gives the newest rows of one data type; one thread at a time uses it."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Return why nothing comes now; None while it follows."""
+        ...
+
+    def jump(self) -> None:
+        """Go on from the log's end: nobody has followed meanwhile."""
+        ...
+
+    def check_exchange(self, exchange: str | None) -> None:
+        """See that there is such an exchange; QueryError if not."""
+        ...
+
+    def ends(self, exchange: str | None) -> Ends:
+        """Return where it stands; UnavailableError where that cannot be told now."""
+        ...
+
+    def prefix(self, exchange: str | None) -> AsOf:
+        """Return the prefix of the log up to where it stands."""
+        ...
+
+    def known_commit(self) -> int:
+        """Return the newest commit that is seen to lie below where it stands."""
+        ...
+
+    def step(self, symbols: Collection[str]) -> Advance:
+        """Return what has come of these symbols since the last step."""
+        ...
 
 
 class Engine(Protocol):
@@ -21,6 +58,10 @@ class Engine(Protocol):
 
     def bars(self, request: BarsRequest) -> Answer:
         """Answer a question about bars."""
+        ...
+
+    def live(self, data_type: str) -> Follows:
+        """Return what follows the newest rows of a data type."""
         ...
 
     def symbols(

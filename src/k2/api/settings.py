@@ -99,3 +99,22 @@ class ApiSettings(BaseModel):
         default=30.0, gt=0, description="Longest wait for a client to take the next part of an answer, seconds"
     )
     client_seconds_max: float = Field(default=60.0, gt=0, description="How long commands wait for the API, seconds")
+    streams_max: int = Field(default=128, gt=0, description="Streams at the same time; more are refused (503)")
+    key_streams_max: int = Field(default=64, gt=0, description="Streams of one API key at the same time (429)")
+    stream_symbols_max: int = Field(default=64, gt=0, description="Most symbols of one stream")
+    stream_batch_seconds: float = Field(
+        default=0.05, gt=0, le=5, description="How often streams are given what is new, seconds"
+    )
+    stream_heartbeat_seconds: float = Field(
+        default=5.0, gt=0, description="Longest time in which a stream sends nothing, seconds"
+    )
+    stream_buffer_rows_max: int = Field(
+        default=20_000, gt=0, description="Rows that wait for the reader of a stream before it counts as slow"
+    )
+    stream_buffer_bytes_max: int = Field(
+        default=4 * 1024 * 1024, gt=0, description="Bytes that wait for the reader of a stream before it counts as slow"
+    )
+    stream_page_rows: int = Field(
+        default=20_000, gt=0, description="Rows that a stream reads at a time of history, and of what a reader missed"
+    )
+    stream_event_rows_max: int = Field(default=2_000, gt=0, description="Most rows of history in one event")

@@ -57,16 +57,17 @@ def older_snapshot(request: QueryRequest, draft: Draft, token: AsOf | None, plan
     """
     if draft.pinned is None or (token is None and request.known_at_ns is None):
         return None
+    seen = None if token is None else max(token.commit_sequence, request.since.commit_sequence if request.since else 0)
     start_ns = None if request.anchor == "latest" and draft.newest_ns is None else draft.start_ns
     dropped = [
         each
         for each in draft.pinned.head.dropped
-        if _was_known(each, token, request.known_at_ns) and each.concerns(request.exchange, start_ns, draft.end_ns)
+        if _was_known(each, seen, request.known_at_ns) and each.concerns(request.exchange, start_ns, draft.end_ns)
     ]
     if not dropped:
         return None
-    if token is not None:
-        before = range(token.commit_sequence, min(each.commit_sequence for each in dropped))
+    if seen is not None:
+        before = range(seen, min(each.commit_sequence for each in dropped))
         for snapshot in planner.snapshots(request.data_type):
             if snapshot.head.seam.commit_sequence in before:
                 return snapshot.snapshot_id
@@ -90,10 +91,10 @@ def _up_to_the_seam(request: QueryRequest, head: TableHead) -> list[PartitionRea
     ]
 
 
-def _was_known(dropped: DroppedDays, token: AsOf | None, known_at_ns: int | None) -> bool:
-    """Say whether the rows were still there at the time that the question goes back to."""
-    if token is not None:
-        return token.commit_sequence < dropped.commit_sequence
+def _was_known(dropped: DroppedDays, seen: int | None, known_at_ns: int | None) -> bool:
+    """Say whether the rows were still there when the question's prefix was: after the commit `seen`, or at the time."""
+    if seen is not None:
+        return seen < dropped.commit_sequence
     return known_at_ns is not None and known_at_ns <= dropped.at_ns
 
 

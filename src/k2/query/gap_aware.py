@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from k2.query.bars.request import BarsRequest
     from k2.query.certificate import Certificate
+    from k2.query.live.follower import TailFollower
     from k2.query.request import SymbolSummary
     from k2.storage.named_snapshots import KeptSnapshot
 
@@ -49,6 +50,10 @@ class AnswersQuestions(Protocol):
         self, exchange: str | None = None, data_type: str | None = None, *, read_rows_max: int | None = None
     ) -> list[SymbolSummary]:
         """Return the symbols that there are; ReadLimitError where more rows than that would have to be read."""
+        ...
+
+    def live(self, data_type: str) -> TailFollower:
+        """Return a follower of the log's newest rows."""
         ...
 
     def snapshots(self, data_type: str | None = None) -> list[KeptSnapshot]:
@@ -171,6 +176,10 @@ class GapAwareEngine:
     ) -> list[SymbolSummary]:
         """Return the symbols that there are; see HybridQueryEngine."""
         return self._engine.symbols(exchange, data_type, read_rows_max=read_rows_max)
+
+    def live(self, data_type: str) -> TailFollower:
+        """Return a follower of the log's newest rows, for one thread at a time."""
+        return self._engine.live(data_type)
 
     def snapshots(self, data_type: str | None = None) -> list[KeptSnapshot]:
         """Return the snapshots that the tables still have, each table's newest first."""

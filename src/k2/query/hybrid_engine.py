@@ -16,6 +16,7 @@ from k2.query.bars.reader import BarReader
 from k2.query.certificate import AsOf
 from k2.query.deferred import concerning, stated
 from k2.query.intact_files import IntactFiles
+from k2.query.live.follower import TailFollower
 from k2.query.log_side import LogRows, LogSide, Shortfalls, with_token
 from k2.query.merging import answer_columns, log_rows
 from k2.query.on_demand import OnDemandReader
@@ -147,6 +148,11 @@ class HybridQueryEngine:
             lambda draft: bars_answer(asked, draft, self._bars, self._clock),
             widen=lambda draft: self._bars.widen(asked, draft),
         )
+
+    def live(self, data_type: str) -> TailFollower:
+        """Return a follower of the log's newest rows, for one thread at a time."""
+        topics = self._topics_of(data_type, None)
+        return TailFollower(data_type, topics, tail=self._tail, planner=self._planner, duplicates=self._duplicates)
 
     def snapshots(self, data_type: str | None = None) -> list[KeptSnapshot]:
         """Return the snapshots that the tables still have, each table's newest first."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from k2.query.certificate import PartitionRead
     from k2.query.prefix import Prefix
-    from k2.query.request import QueryRequest, RowKey
+    from k2.query.request import QueryRequest, RowKey, Since
 
 FROM_LOG: Final = "k2_from_log"
 """Column that says which side a row came from; not part of the answer."""
@@ -78,7 +78,7 @@ def matching(request: QueryRequest, start_ns: int | None, end_ns: int | None) ->
         places = ", ".join(f"${name}" for name in values)
         # The first part is implied by the second; files and row groups are skipped by it.
         condition &= Condition(f"ts_event_ns >= $after_0 AND ({', '.join(ORDER)}) > ({places})", values)
-    return condition
+    return condition if request.since is None else condition & _not_read(request.since)
 
 
 def log_rows(frames: Sequence[pl.DataFrame], request: QueryRequest, prefix: Prefix) -> pl.DataFrame | None:
@@ -106,6 +106,8 @@ def within(rows: Rows, request: QueryRequest, start_ns: int | None, end_ns: int 
     rows = rows.filter(in_range(start_ns, end_ns))
     if request.after is not None:
         rows = rows.filter(_after(_key(request.after)))
+    if request.since is not None:
+        rows = rows.filter(~pl.any_horizontal(pl.lit(value=False), *map(_is_read, request.since.ends)))
     return rows
 
 
@@ -175,6 +177,19 @@ def strays_in(rows: pa.Table, partitions: Sequence[PartitionRead]) -> set[int]:
     pairs = rows.select(["log_id", "log_partition"]).group_by(["log_id", "log_partition"]).aggregate([])
     found = zip(pairs["log_id"].to_pylist(), pairs["log_partition"].to_pylist(), strict=True)
     return {log_id for log_id, partition in found if (log_id, partition) not in read}
+
+
+def _not_read(since: Since) -> Condition:
+    clauses, values = [], {}
+    for number, (log_id, partition, end) in enumerate(since.ends):
+        values |= {f"sl{number}": log_id, f"sp{number}": partition, f"se{number}": end}
+        clauses.append(f"(log_id = $sl{number} AND log_partition = $sp{number} AND log_offset < $se{number})")
+    return Condition(f"NOT ({' OR '.join(clauses) or 'false'})", values)
+
+
+def _is_read(entry: tuple[int, int, int]) -> pl.Expr:
+    log_id, partition, end = entry
+    return (pl.col("log_id") == log_id) & (pl.col("log_partition") == partition) & (pl.col("log_offset") < end)
 
 
 def _after(place: Sequence[int]) -> pl.Expr:

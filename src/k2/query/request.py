@@ -31,6 +31,16 @@ class RowKey:
     log_offset: int
 
 
+@dataclass(frozen=True, slots=True)
+class Since:
+    """How far a reader has come in the log: it has what lies below these offsets, and asks for the rest."""
+
+    ends: tuple[tuple[int, int, int], ...]
+    """Log id, partition, next offset; of a partition that is not named, nothing has been read."""
+    commit_sequence: int
+    """A commit of which, as of each before it, the table's rows all lie below these offsets."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryRequest:
     """One question: a symbol's records in a window or a range.
@@ -50,6 +60,8 @@ class QueryRequest:
     columns: tuple[str, ...] | None = None
     after: RowKey | None = None
     """Only rows after this place in the order: the next page. Goes with `as_of` and a fixed range."""
+    since: Since | None = None
+    """Only records from these offsets of the log on."""
     as_of: str | None = None
     """Answer from a log prefix of before, not from the newest one: that of a certificate's token, of a snapshot
     (`snapshot:ID`) or of a tag, up to its seam. `now` is the newest."""

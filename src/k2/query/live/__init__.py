@@ -1,0 +1,1 @@
+"""What streams read of the log: its newest rows for many readers at once."""
