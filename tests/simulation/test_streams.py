@@ -1,4 +1,4 @@
-"""For any interleaving of appends, commits, deferrals, lag, cuts and restarts, a stream gives the log's rows once each."""
+"""For any interleaving of appends, commits, deferrals, lag, cuts and restarts, a stream gives each row once."""
 
 from __future__ import annotations
 

@@ -24,6 +24,8 @@ from k2.api.prevailing import prevailing_routes
 from k2.api.problems import HttpProblemError, problem, problem_of
 from k2.api.records import record_routes
 from k2.api.snapshots import snapshot_routes
+from k2.api.streams.hub import LiveHub
+from k2.api.streams.route import stream_routes
 from k2.api.turns import ClientGoneError, Turns
 from k2.common.errors import K2Error
 
@@ -59,13 +61,15 @@ def create_app(
     measures = Measures(settings)
     limits = KeyLimits(settings, clock)
     asking = Asking(engine, turns, level, settings, clock)
+    hub = LiveHub(engine, settings, clock)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        hub.end()
         turns.close()
 
-    async def authorized(request: Request, value: Annotated[str | None, Depends(_key_header)]) -> AsyncIterator[None]:
+    def id_of(request: Request, value: str | None) -> str:
         if not value:
             raise HttpProblemError(
                 401, "No API key", "expected the platform's key in the header X-API-Key, found none: `k2 up` prints it"
@@ -78,8 +82,15 @@ def create_app(
                 "prints the right one",
             )
         request.state.facts["key_id"] = key.key_id
-        with limits.admitted(key.key_id):
+        return key.key_id
+
+    async def authorized(request: Request, value: Annotated[str | None, Depends(_key_header)]) -> AsyncIterator[None]:
+        with limits.admitted(id_of(request, value)):
             yield  # until the answer is sent
+
+    async def may_follow(request: Request, value: Annotated[str | None, Depends(_key_header)]) -> None:
+        with limits.admitted(id_of(request, value)):
+            return  # a stream is a question while it begins; how many of them a key may have is the hub's to say
 
     app = FastAPI(
         title="K2",
@@ -92,10 +103,12 @@ def create_app(
     )
     app.add_middleware(Frame, settings=settings, clock=clock, observe=measures.observe, crowded=turns.crowded)
     _add_errors(app)
-    app.include_router(health_routes(engine, turns, level, measures, unready))
+    app.include_router(health_routes(engine, turns, level, measures, unready, hub))
     app.include_router(record_routes(asking), dependencies=[Depends(authorized)])
     app.include_router(bar_routes(asking), dependencies=[Depends(authorized)])
     app.include_router(prevailing_routes(asking), dependencies=[Depends(authorized)])
+    app.include_router(stream_routes(asking, hub), dependencies=[Depends(may_follow)])
+    app.state.end_streams = hub.end
     app.include_router(gap_routes(asking), dependencies=[Depends(authorized)])
     app.include_router(snapshot_routes(asking), dependencies=[Depends(authorized)])
     return app

@@ -17,13 +17,19 @@ if TYPE_CHECKING:
     from k2.api.levels import PlatformLevel
     from k2.api.measures import Measures
     from k2.api.ports import Engine
+    from k2.api.streams.hub import LiveHub
     from k2.api.turns import Turns
 
 _POLICY: Final = "default-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
 
 def health_routes(
-    engine: Engine, turns: Turns, level: PlatformLevel, measures: Measures, unready: Callable[[], Sequence[str]]
+    engine: Engine,
+    turns: Turns,
+    level: PlatformLevel,
+    measures: Measures,
+    unready: Callable[[], Sequence[str]],
+    hub: LiveHub,
 ) -> APIRouter:
     """Return the routes; none of them waits for a turn."""
     router = APIRouter(tags=["health"])
@@ -60,6 +66,7 @@ def health_routes(
                     "refused": turns.refused.total(),
                     "concurrency": turns.limit.limit,
                     "sending_bytes": turns.held_bytes,
+                    "streams": hub.streams,
                 },
                 "engine": stats,
                 "tail": tail,
@@ -69,7 +76,7 @@ def health_routes(
     @router.get("/metrics", response_class=Response)
     async def metrics() -> Response:
         """Return the metrics in Prometheus' text format."""
-        body = measures.render(engine.get_stats(), turns, len(unready()))
+        body = measures.render(engine.get_stats(), turns, len(unready()), hub)
         return Response(body, media_type=CONTENT_TYPE)
 
     @router.get("/docs", include_in_schema=False)

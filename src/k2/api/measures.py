@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from k2.api.frame import Exchange
     from k2.api.settings import ApiSettings
+    from k2.api.streams.hub import LiveHub
     from k2.api.turns import Turns
 
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -48,19 +49,29 @@ class Measures:
         self._partial = metrics.counter("k2_query_partial_total", "Answers that were not complete")
         self._from_log = metrics.counter("k2_query_log_rows_total", "Rows of answers that came from the log")
         self._engine_seconds = metrics.counter("k2_query_seconds_total", "Time that the engine spent on answers")
+        self._streams = metrics.gauge("k2_api_streams_level", "Streams that are open")
+        self._of_streams = {
+            "opened": metrics.counter("k2_api_streams_opened_total", "Streams that were opened"),
+            "rows": metrics.counter("k2_api_streams_rows_total", "Rows that streams were sent"),
+            "left_out": metrics.counter("k2_api_streams_left_out_total", "Times that a slow reader was left out rows"),
+            "caught_up": metrics.counter(
+                "k2_api_streams_caught_up_total", "Times that a stream has read from the engine up to the newest record"
+            ),
+        }
         self._tail_rows = metrics.gauge("k2_tail_rows", "Rows that the tail holds")
         self._tail_bytes = metrics.gauge("k2_tail_size_bytes", "Memory that the tail's rows take")
         self._tail_bytes_max = metrics.gauge("k2_tail_size_max_bytes", "Memory that the tail's rows may take")
 
     def observe(self, exchange: Exchange) -> None:
-        """Count one request that is over."""
-        self._seconds.labels(exchange.route, str(exchange.status)).observe(exchange.seconds)
+        """Count one request that is over; how long a stream was open is no time of an answer."""
+        if not exchange.facts.get("stream"):
+            self._seconds.labels(exchange.route, str(exchange.status)).observe(exchange.seconds)
         self._bytes.labels(exchange.route).inc(exchange.sent_bytes)
         self._rows.labels(exchange.route).inc(exchange.facts.get("rows", 0))
         if exchange.status in _REFUSED:
             self._refused.labels(exchange.facts.get("reason", "other")).inc()
 
-    def render(self, stats: Mapping[str, Any], turns: Turns, unready: int) -> bytes:
+    def render(self, stats: Mapping[str, Any], turns: Turns, unready: int, hub: LiveHub) -> bytes:
         """Return all values, those of the engine's `stats` among them, in Prometheus' text format."""
         self._concurrency.set(turns.limit.limit)
         for weight, seconds in turns.limit.unloaded_seconds.items():
@@ -69,6 +80,9 @@ class Measures:
         self._busy.set(turns.running / self._settings.concurrency_max)
         self._queue.set(turns.waiting / max(self._settings.queue_max, 1))
         self._unready.set(unready)
+        self._streams.set(hub.streams)
+        for name in ("opened", "rows", "left_out", "caught_up"):
+            self._carry(self._of_streams[name], f"streams {name}", hub.counts[name])
         self._carry(self._questions, "queries", stats.get("queries", 0))
         self._carry(self._failures, "failures", stats.get("failures", 0))
         self._carry(self._partial, "partial", stats.get("partial", 0))

@@ -23,15 +23,15 @@ _DIGITS_MAX: Final = 9
 _NS_MAX: Final = 2**63 - 1
 
 
-def refuse_unknown(request: Request, known: frozenset[str]) -> None:
-    """Refuse a parameter that the route does not have, and one that is given twice."""
+def refuse_unknown(request: Request, known: frozenset[str], *, lists: frozenset[str] = frozenset()) -> None:
+    """Refuse a parameter that the route does not have, and one that is given twice, but for `lists`."""
     names = [name for name, _ in request.query_params.multi_items()]
     for name in names:
         if name not in known:
             raise HttpProblemError(
                 400, "Unknown parameter", f"expected one of {', '.join(sorted(known))}; found {name[:64]!r}"
             )
-        if names.count(name) > 1:
+        if names.count(name) > 1 and name not in lists:
             raise HttpProblemError(
                 400, "Repeated parameter", f"expected {name} once, found it {names.count(name)} times"
             )

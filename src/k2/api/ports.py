@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from k2.query.live.follower import Advance, Ends
     from k2.query.request import Answer, QueryRequest, SymbolSummary
     from k2.storage.named_snapshots import KeptSnapshot
+    from k2.storage.seam import LogPartition
 
 
 class Follows(Protocol):
@@ -40,6 +41,10 @@ class Follows(Protocol):
         """Return the prefix of the log up to where it stands."""
         ...
 
+    def homes(self, symbols: Collection[str]) -> frozenset[LogPartition]:
+        """Return the partitions in which the records of these symbols lie."""
+        ...
+
     def known_commit(self) -> int:
         """Return the newest commit that is seen to lie below where it stands."""
         ...
@@ -49,19 +54,23 @@ class Follows(Protocol):
         ...
 
 
-class Engine(Protocol):
-    """What answers questions; several threads use it at once."""
+class AnswersStreams(Protocol):
+    """What streams ask; several threads use it at once."""
 
     def query(self, request: QueryRequest) -> Answer:
         """Answer a question."""
         ...
 
-    def bars(self, request: BarsRequest) -> Answer:
-        """Answer a question about bars."""
-        ...
-
     def live(self, data_type: str) -> Follows:
         """Return what follows the newest rows of a data type."""
+        ...
+
+
+class Engine(AnswersStreams, Protocol):
+    """What answers questions; several threads use it at once."""
+
+    def bars(self, request: BarsRequest) -> Answer:
+        """Answer a question about bars."""
         ...
 
     def symbols(

@@ -83,10 +83,11 @@ class HttpProblemError(Exception):
 
 def status_of(error: K2Error) -> int:
     """Return the status of an error: that of its nearest base in the table."""
-    return STATUS_OF[_nearest(error)]
+    return STATUS_OF[nearest(error)]
 
 
-def _nearest(error: K2Error) -> type[K2Error]:
+def nearest(error: K2Error) -> type[K2Error]:
+    """Return the entry of an error in the tables of statuses and titles."""
     return next(base for base in type(error).__mro__ if base in STATUS_OF)
 
 
@@ -113,5 +114,5 @@ def problem_of(request: Request, error: K2Error) -> JSONResponse:
     if isinstance(error, UnavailableError):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
         reason = error.reason or f"{error.dependency}_unavailable"
-    title = TITLE_OF[_nearest(error)]
+    title = TITLE_OF[nearest(error)]
     return problem(request, HttpProblemError(status_of(error), title, str(error), headers, reason=reason))

@@ -15,7 +15,7 @@ from k2.common.errors import ConfigurationError
 from k2.common.logging import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from fastapi import FastAPI
 
@@ -47,7 +47,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def serve(app: FastAPI, listener: socket.socket, settings: ApiSettings) -> None:
     """Answer requests until SIGTERM or SIGINT; answers that run then get `shutdown_seconds` to end."""
-    server = uvicorn.Server(
+    server = Server(
         uvicorn.Config(
             app,
             log_config=None,
@@ -59,7 +59,8 @@ def serve(app: FastAPI, listener: socket.socket, settings: ApiSettings) -> None:
             h11_max_incomplete_event_size=settings.url_bytes_max + settings.header_bytes_max + _HEAD_BYTES_EXTRA,
             ws="none",
             http=limited_connections(settings),
-        )
+        ),
+        app.state.end_streams,
     )
     with _stopped_by_signals(server), _messages_as_events():
         server.run(sockets=[listener])
@@ -79,6 +80,19 @@ def _stopped_by_signals(server: uvicorn.Server) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class Server(uvicorn.Server):
+    """A server whose streams end before it waits for its answers: they would not by themselves."""
+
+    def __init__(self, config: uvicorn.Config, end_streams: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._end_streams = end_streams
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the streams, then everything else."""
+        self._end_streams()
+        await super().shutdown(sockets)
 
 
 class _Events(logging.Handler):

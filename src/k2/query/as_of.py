@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 NOW: Final = "now"
 SNAPSHOT: Final = "snapshot:"
 TAG: Final = "tag:"
-_ENCODED_BEGINS: Final = "eyJ"
+ENCODED_BEGINS: Final = "eyJ"
 _NAMED_MAX: Final = 10
 
 
@@ -37,7 +37,7 @@ def resolved(request: QueryRequest, planner: Plans) -> QueryRequest:
     text = request.as_of
     if text is None or text == NOW:
         return replace(request, as_of=None)
-    if text.startswith(_ENCODED_BEGINS):
+    if text.startswith(ENCODED_BEGINS):
         known_at_ns = AsOf.from_token(text).known_at_ns
         times = [at for at in (known_at_ns, request.known_at_ns) if at is not None]
         return replace(request, known_at_ns=min(times, default=None))

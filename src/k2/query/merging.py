@@ -180,7 +180,8 @@ def strays_in(rows: pa.Table, partitions: Sequence[PartitionRead]) -> set[int]:
 
 
 def _not_read(since: Since) -> Condition:
-    clauses, values = [], {}
+    clauses: list[str] = []
+    values: dict[str, int] = {}
     for number, (log_id, partition, end) in enumerate(since.ends):
         values |= {f"sl{number}": log_id, f"sp{number}": partition, f"se{number}": end}
         clauses.append(f"(log_id = $sl{number} AND log_partition = $sp{number} AND log_offset < $se{number})")

@@ -14,6 +14,7 @@ from k2.query.certificate import AsOf, Certificate
 from k2.query.request import Answer, QueryRequest, RowKey, SymbolSummary
 from k2.schemas.arrow import arrow_schema
 from k2.schemas.records import ORDER, RECORD_TYPES
+from k2.testing.fake_follower import FakeFollower
 from k2.testing.fake_gaps import FakeGaps, see_that_few_are_read
 from k2.testing.plain_bars import plain_bars, utc_start
 
@@ -34,6 +35,7 @@ class FakeEngine:
         self.asked_bars: list[BarsRequest] = []
         self.fails_with: K2Error | None = None
         self.known_gaps = FakeGaps()
+        self.followers: dict[str, FakeFollower] = {}
         self.known_snapshots: list[KeptSnapshot] = []
 
     def query(self, request: QueryRequest) -> Answer:
@@ -51,6 +53,8 @@ class FakeEngine:
             rows = rows.filter(pl.col("ts_event_ns") >= request.start_ns)
         if request.end_ns is not None:
             rows = rows.filter(pl.col("ts_event_ns") < request.end_ns)
+        if request.since is not None:
+            rows = rows.filter(pl.col("log_offset") >= request.since.ends[0][2])
         if request.after is not None:
             after = request.after
             place = (after.ts_event_ns, after.log_id, after.log_partition, after.log_offset)
@@ -70,6 +74,10 @@ class FakeEngine:
         stated = {"interval": request.interval, "align": request.align, "prints": request.prints}
         certificate = replace(trades.certificate, bars={**stated, "bars": len(bars)})
         return Answer(pa.Table.from_pylist(bars, BARS_SCHEMA), certificate)
+
+    def live(self, data_type: str) -> FakeFollower:
+        """Return what follows the rows."""
+        return self.followers.setdefault(data_type, FakeFollower(data_type, self.rows))
 
     def symbols(
         self, exchange: str | None = None, data_type: str | None = None, *, read_rows_max: int | None = None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from k2.api.formats import table_lines
 from k2.api.problems import HttpProblemError
+from k2.api.streams.position import Position, behind
 from k2.api.streams.subscription import Batch, Subscription
 from k2.common.errors import K2Error, OverloadedError
 from k2.common.logging import get_logger
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from k2.api.ports import Engine, Follows
+    from k2.api.ports import AnswersStreams, Follows
     from k2.api.settings import ApiSettings
     from k2.api.streams.subscription import StreamRequest
     from k2.common.clock import Clock
@@ -33,7 +34,7 @@ log = get_logger(__name__)
 class LiveHub:
     """The streams that are open. Its thread runs while there are any; `step` may be called by hand instead."""
 
-    def __init__(self, engine: Engine, settings: ApiSettings, clock: Clock, *, threaded: bool = True) -> None:
+    def __init__(self, engine: AnswersStreams, settings: ApiSettings, clock: Clock, *, threaded: bool = True) -> None:
         self._engine = engine
         self._settings = settings
         self._clock = clock
@@ -79,27 +80,33 @@ class LiveHub:
         follower = self._followers.get(data_type)
         return None if follower is None else follower.trouble
 
-    def prefix(self, request: StreamRequest) -> AsOf:
-        """Return the prefix of the log up to where the hub stands.
+    def begin(self, request: StreamRequest, *, with_history: bool, since: AsOf | None = None) -> Position:
+        """Return where a stream begins: with history, behind the prefix of a token, or where the hub stands.
 
         Raises:
-            QueryError: there is no such exchange.
+            QueryError: there is no such exchange, or the token is of an answer about something else.
             UnavailableError: the catalog or the log is out of reach, or the tail begins just now.
         """
         with self._following:
             follower = self._follower(request.data_type)
             follower.check_exchange(request.exchange)
-            return follower.prefix(request.exchange)
+            prefix = follower.prefix(request.exchange)
+            homes = follower.homes(request.symbols) if since is not None else frozenset()
+        if since is not None:
+            return Position(behind(since, prefix, homes), start_ns=request.start_ns).whole
+        position = Position(prefix, start_ns=request.start_ns)
+        return position if with_history else position.whole
 
     def join(self, subscription: Subscription) -> Ends:
         """Give the subscription what comes from here on; return where that is.
 
         Raises:
-            UnavailableError: as of `prefix`.
+            UnavailableError: as of `begin`.
         """
         with self._following:
             ends = self._follower(subscription.request.data_type).ends(subscription.request.exchange)
             subscription.begin(ends)
+            self.counts["caught_up"] += 1
             return ends
 
     def step(self) -> None:

@@ -15,7 +15,7 @@ from k2.query.request import RowKey, Since
 from k2.storage.seam import LogPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from k2.query.live.follower import Ends, Span
 
@@ -112,6 +112,27 @@ def position_of(text: str, subject: str, data_type: str) -> Position:
         return _read(body, data_type)
     except (ValueError, TypeError, IndexError, RecursionError) as error:
         raise _not_a_cursor() from error
+
+
+def behind(token: AsOf, now: AsOf, homes: Collection[LogPartition]) -> AsOf:
+    """Return the prefix of a certificate's token for a stream: of partitions that the answer did not read, as of now.
+
+    Raises:
+        QueryError: the answer was about another table, exchange or symbol, or about what was known at a time.
+    """
+    known = {LogPartition(at, number): (seam, end) for at, number, seam, end in token.partitions}
+    logs = {key.log_id for key in known}
+    if (token.data_type, token.exchange) != (now.data_type, now.exchange) or token.known_at_ns is not None:
+        raise QueryError(
+            f"expected the token of an answer about {now.data_type} of {now.exchange or 'all exchanges'} as known now, "
+            f"found one about {token.data_type} of {token.exchange or 'all exchanges'!r}: take another, or a time"
+        )
+    if any(home.log_id in logs and home not in known for home in homes):
+        raise QueryError("expected the token of an answer about the symbols of the stream, found one about others")
+    for at, number, _, end in now.partitions:
+        if at in logs:
+            known.setdefault(LogPartition(at, number), (end, end))
+    return _with(token, known)
 
 
 def subject_of(*values: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +19,7 @@ from k2.schemas.records import ORDER
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from k2.api.ports import Engine
+    from k2.api.ports import AnswersStreams
     from k2.api.settings import ApiSettings
     from k2.api.streams.hub import LiveHub
     from k2.api.streams.subscription import Batch, StreamRequest, Subscription
@@ -48,23 +49,23 @@ class _Reading:
 
 
 class StreamReader:
-    """Where one stream stands. `page` asks the engine and blocks; `drain` takes what waits.
-
-    `position` is where a client goes on that has got all events so far.
-    """
+    """Where one stream stands. `page` asks the engine and blocks; `drain` takes what waits, at once."""
 
     def __init__(
         self,
         request: StreamRequest,
         position: Position,
         *,
-        engine: Engine,
+        engine: AnswersStreams,
         hub: LiveHub,
         subscription: Subscription,
         settings: ApiSettings,
     ) -> None:
         self.request = request
         self.position = position
+        self._sent = position
+        self._paging = threading.Lock()
+        self._ready: list[Event] | None = None
         self.needs_page = True
         self._engine = engine
         self._hub = hub
@@ -76,32 +77,25 @@ class StreamReader:
 
     @property
     def cursor(self) -> str:
-        """Return the text of the position."""
-        return self.position.to_text(self._subject)
+        """Return where a client goes on that has got all events so far."""
+        return self._sent.to_text(self._subject)
 
-    def page(self) -> list[Event]:
-        """Return the next rows of the prefix that is being read; after the last of them `needs_page` is off.
+    def page(self) -> None:
+        """Read the next rows of the prefix that is being sent; `ready` gives them, however often this is called.
+
+        A call whose caller did not wait for its end goes on, so that another one may find its work done.
 
         Raises:
             K2Error: as the engine's `query`; the next call goes on at the same place.
         """
-        if self._reading is None:
-            if self.position.after is None:
-                self.position = self.position.widened(self._hub.join(self._subscription))
-                self._has_joined = True
-            if not self.position.is_whole:
-                self._reading = _Reading({symbol: _Read(last=self.position.after) for symbol in self.request.symbols})
-        if self._reading is None:
-            self._ended()
-            return []
-        rows, is_last = self._next(self._reading)
-        events = list(self._events(rows))
-        if is_last:
-            self._reading = None
-            self.position = self.position.whole
-            self._ended()
-            if events:
-                events[-1] = replace(events[-1], cursor=self.cursor)
+        with self._paging:
+            if self._ready is None:
+                self._ready = self._page()
+
+    def ready(self) -> list[Event]:
+        """Return what `page` has read; after the last rows of the prefix `needs_page` is off."""
+        events, self._ready = self._ready or [], None
+        self._sent = self.position
         return events
 
     def drain(self) -> list[Event]:
@@ -118,9 +112,33 @@ class StreamReader:
                 reason="slow_reader",
             )
         events = [event for batch in batches for event in self._of_batch(batch)]
+        self._sent = self.position
         if not batches and self._subscription.is_behind:
             self.needs_page = True
         return events
+
+    def _page(self) -> list[Event]:
+        if self._reading is None:
+            if self.position.after is None:
+                self.position = self.position.widened(self._hub.join(self._subscription))
+                self._has_joined = True
+            if not self.position.is_whole:
+                self._reading = _Reading({symbol: _Read(last=self.position.after) for symbol in self.request.symbols})
+        if self._reading is None:
+            self._ended()
+            return []
+        rows, is_last = self._next(self._reading)
+        events = list(self._events(rows))
+        if is_last:
+            self._reading = None
+            self.position = self.position.whole
+            self._ended()
+            if events:
+                events[-1] = replace(events[-1], cursor=self._text())
+        return events
+
+    def _text(self) -> str:
+        return self.position.to_text(self._subject)
 
     def _ended(self) -> None:
         """Go on with what the hub gives; a prefix that was begun before joining is followed by another."""
@@ -128,16 +146,16 @@ class StreamReader:
         self._has_joined = False
 
     def _of_batch(self, batch: Batch) -> Iterator[Event]:
-        before = self.cursor if batch.is_left_out else None
+        before = self._text() if batch.is_left_out else None
         self.position = self.position.passed(batch.spans, batch.commit_sequence)
         if batch.is_left_out:
             ranges = [
                 {"log_id": at.log_id, "log_partition": at.partition, "start": span.start, "end": span.end}
                 for at, span in sorted(batch.spans.items())
             ]
-            yield json_event("left_out", {"rows": batch.rows, "ranges": ranges, "cursor": before}, self.cursor)
+            yield json_event("left_out", {"rows": batch.rows, "ranges": ranges, "cursor": before}, self._text())
         elif batch.rows:
-            yield Event("rows", b"[" + batch.body + b"]", self.cursor, batch.rows)
+            yield Event("rows", b"[" + batch.body + b"]", self._text(), batch.rows)
 
     def _next(self, reading: _Reading) -> tuple[pa.Table, bool]:
         """Return the next rows in order over all symbols, and whether nothing follows them.
@@ -183,7 +201,7 @@ class StreamReader:
             part = rows.slice(start, most)
             last = part.slice(part.num_rows - 1).select(list(ORDER)).to_pylist()[0]
             self.position = replace(self.position, after=RowKey(**last))
-            yield Event("rows", b"[" + b",".join(table_lines(part)) + b"]", self.cursor, part.num_rows)
+            yield Event("rows", b"[" + b",".join(table_lines(part)) + b"]", self._text(), part.num_rows)
 
 
 def subject(request: StreamRequest) -> str:
@@ -204,9 +222,9 @@ def _key(key: RowKey | None) -> Key:
 def _up_to(rows: pa.Table, bound: Key) -> int:
     """Return how many of the rows, which are in order, are not behind the bound."""
     if bound == _NO_KEY:
-        return rows.num_rows
+        return int(rows.num_rows)
     later = pl.lit(value=False)
     for name, value in reversed(list(zip(ORDER, bound, strict=True))):
         later = (pl.col(name) > value) | ((pl.col(name) == value) & later)
     keys = pl.DataFrame(pl.from_arrow(rows.select(list(ORDER))))
-    return keys.filter(~later).height
+    return int(keys.filter(~later).height)

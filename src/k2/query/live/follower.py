@@ -151,6 +151,16 @@ class TailFollower:
         )
         return AsOf(self._data_type, exchange, seam.commit_sequence, places, deferred)
 
+    def homes(self, symbols: Collection[str]) -> frozenset[LogPartition]:
+        """Return the partitions in which the records of these symbols lie."""
+        placement = self._tail.placement
+        return frozenset(
+            LogPartition(item.log.log_id, number)
+            for (topic, number), item in self._keys().items()
+            if topic in placement.strays
+            or any(placement.own_partition(symbol, item.log.partitions) == number for symbol in symbols)
+        )
+
     def known_commit(self) -> int:
         """Return the newest commit that is seen to lie below where this follower stands; 0 where none is."""
         head = self._tail.state.heads.get(self._data_type)
