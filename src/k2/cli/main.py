@@ -26,6 +26,7 @@ from k2.cli import (
     replay,
     serve,
     snapshots,
+    stream,
     tiers,
     topics,
     verify,
@@ -61,7 +62,7 @@ def root(
 
 for _area in (
     platform, topics, feeds, replay, ingest, lines, serve, queries, export, asof, bars, gaps, verify, maintain, drill,
-    tiers, dlq, offsets, backup, snapshots,
+    tiers, dlq, offsets, backup, snapshots, stream,
 ):  # fmt: skip
     _area.register(app)
 

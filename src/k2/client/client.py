@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import httpx2
 
-from k2.client.errors import ApiUnavailableError, RefusedQuestionError, error_of, retry_after_seconds
+from k2.client.errors import ApiUnavailableError, RefusedQuestionError, error_of, retry_after_seconds, unreachable
+from k2.client.streaming import HEADERS, PATH, EventParser, StreamPlan
 from k2.common.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     import pyarrow as pa
+
+    from k2.client.streaming import ClientError, OnSlow, StreamEvent
 
 CERTIFICATE_KEY: Final = b"k2.certificate"
 CURSOR_KEY: Final = b"k2.next_cursor"
@@ -227,6 +230,50 @@ class K2Client:
         found: list[dict[str, Any]] = body["data"]
         return found
 
+    def stream(
+        self,
+        symbols: str | Sequence[str],
+        *,
+        table: Literal["trades", "quotes"] = "trades",
+        exchange: str | None = None,
+        start: str | int = "latest",
+        cursor: str | None = None,
+        follow: bool = True,
+        on_slow: OnSlow = "wait",
+    ) -> Iterator[StreamEvent]:
+        """Give the events of a stream: history, then what comes next, no record missing and none twice.
+
+        `start` is "latest", a time, or the `as_of` of a certificate; `cursor` is that of the last event that you have.
+        A connection that is cut is made again and goes on behind the last event. Records come as they were written,
+        CANCELs and CORRECTs among them. Without `follow` it ends at the newest record. A reader that does not keep up
+        gets the rest from the table ("wait"), is told what was left out ("drop"), or is ended ("disconnect").
+
+        Raises:
+            RefusedQuestionError, RefusedKeyError: the question or the key is wrong.
+            ApiUnavailableError: K2 could not be reached `attempts_max` times in a row, or the reader was too slow.
+        """
+        names = (symbols,) if isinstance(symbols, str) else tuple(symbols)
+        plan = StreamPlan(
+            names, table, exchange, start, cursor, follow, on_slow, self._attempts_max, self._pause_seconds_max
+        )
+        while not plan.is_over:
+            parser = EventParser()
+            error: ClientError | None = None
+            try:
+                with self._http.stream("GET", PATH, params=plan.parameters(), headers=HEADERS) as response:
+                    if response.is_success:
+                        for part in response.iter_raw():
+                            for event in parser.feed(part):
+                                if (found := plan.take(event)) is not None:
+                                    yield found
+                    else:
+                        response.read()
+                        error = error_of(response)
+            except httpx2.HTTPError as failure:
+                error = unreachable(str(self._http.base_url), failure)
+            if not plan.is_over:
+                self._clock.sleep(plan.pause_seconds(error))
+
     def health(self) -> dict[str, Any]:
         """Return what the platform says of itself."""
         found: dict[str, Any] = self._get("/health", {}).json()
@@ -284,10 +331,7 @@ class K2Client:
                 f"the API at {self._http.base_url} did not answer in time: ask for a shorter range"
             ) from error
         except httpx2.HTTPError as error:
-            raise ApiUnavailableError(
-                f"expected the API at {self._http.base_url}, found none ({error}): is the platform up? "
-                "`k2 status` tells, `k2 up` starts it"
-            ) from error
+            raise unreachable(str(self._http.base_url), error) from error
 
 
 def joined_certificate(certificates: Sequence[dict[str, Any]], *, truncated: bool) -> dict[str, Any]:

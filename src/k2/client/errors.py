@@ -60,6 +60,13 @@ def error_of(response: httpx2.Response) -> RefusedQuestionError | RefusedKeyErro
     return RefusedQuestionError(text, status=status, request_id=request_id)
 
 
+def unreachable(address: str, error: httpx2.HTTPError) -> ApiUnavailableError:
+    """Return the exception for a connection that could not be had, or was cut."""
+    return ApiUnavailableError(
+        f"expected the API at {address}, found none ({error}): is the platform up? `k2 status` tells, `k2 up` starts it"
+    )
+
+
 def retry_after_seconds(response: httpx2.Response) -> float:
     """Return the pause that an answer asks for; one second where it names none in seconds."""
     text = response.headers.get("Retry-After", "")

@@ -45,6 +45,7 @@ class LiveHub:
         self._changing = threading.Lock()
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
+        self._stop = threading.Event()
         self.is_ending = False
         self.counts: Counter[str] = Counter()
 
@@ -122,6 +123,7 @@ class LiveHub:
     def end(self) -> None:
         """Have every stream say that it ends, and end."""
         self.is_ending = True
+        self._stop.set()
         self._wake.set()
         with self._changing:
             subscriptions = tuple(self._open)
@@ -179,7 +181,7 @@ class LiveHub:
         while not self.is_ending:
             if not self._open:
                 self._wake.clear()
-                if not self._open:
+                if not self._open and not self.is_ending:
                     self._wake.wait()
                 continue
             began = self._clock.monotonic()
@@ -187,11 +189,9 @@ class LiveHub:
                 self.step()
             except K2Error as error:
                 log.warning("streams_cannot_look", reason=str(error))
-                self._clock.sleep(self._settings.stream_batch_seconds)
             except Exception:  # the loop's edge: a hub that ended would leave all streams silent
                 log.exception("streams_failed_to_look")
-                self._clock.sleep(self._settings.stream_batch_seconds)
-            self._clock.sleep(max(0.0, began + self._settings.stream_batch_seconds - self._clock.monotonic()))
+            self._stop.wait(max(0.0, began + self._settings.stream_batch_seconds - self._clock.monotonic()))
 
 
 class WrittenRows:

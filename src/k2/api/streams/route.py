@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Query, Request
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from k2.api.streams.hub import LiveHub
 
 LATEST: Final = "latest"
-_PARAMETERS: Final = frozenset({"table", "symbol", "exchange", "from", "cursor", "on_slow"})
+_PARAMETERS: Final = frozenset({"table", "symbol", "exchange", "from", "cursor", "follow", "on_slow"})
 _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     **{status: RESPONSES[status] for status in (400, 401, 409, 410, 422, 429, 503)},
     200: {
@@ -36,8 +37,8 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
         "as they were written (amendments=raw), in order within the event; history comes in order throughout. "
         "`left_out`: ranges of the log that a slow reader was not sent (on_slow=drop). `heartbeat`: the levels of the "
         "platform, and whether the stream has come to the newest record. `error`: why the stream ends. `end`: the API "
-        "stops. The id of an event is the cursor with which another stream goes on behind it: nothing is missing, "
-        "nothing comes twice.",
+        "stops, or all was sent (follow=false). The id of an event is the cursor with which another stream goes on "
+        "behind it: nothing is missing, nothing comes twice.",
         "content": {MEDIA_TYPE: {}},
     },
 }
@@ -57,6 +58,7 @@ From = Annotated[
 ]
 CursorText = Annotated[str | None, Query(description="Go on behind the event with this id; from= is then not needed")]
 LastEvent = Annotated[str | None, Header(alias="Last-Event-ID", description="As cursor=, which it goes before")]
+Follow = Annotated[bool, Query(description="Go on with what comes next, or end at the newest record")]
 OnSlowName = Annotated[
     OnSlow,
     Query(
@@ -71,13 +73,14 @@ def stream_routes(asking: Asking, hub: LiveHub) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["data"])
 
     @router.get("/stream", operation_id="stream", responses=_RESPONSES, response_class=StreamingResponse)
-    async def stream(
+    async def stream(  # noqa: PLR0917 - the parameters of the route, read by name
         request: Request,
         symbol: Symbols,
         table: Table = "trades",
         exchange: Exchange = None,
         begin: From = LATEST,
         cursor: CursorText = None,
+        follow: Follow = True,
         on_slow: OnSlowName = "wait",
         last_event_id: LastEvent = None,
     ) -> StreamingResponse:
@@ -85,13 +88,13 @@ def stream_routes(asking: Asking, hub: LiveHub) -> APIRouter:
         refuse_unknown(request, _PARAMETERS, lists=frozenset({"symbol"}))
         symbols = _checked(symbol, asking.settings.stream_symbols_max)
         token, start_ns = _beginning(begin)
-        asked = StreamRequest(data_type=table, symbols=symbols, exchange=exchange, start_ns=start_ns, on_slow=on_slow)
+        asked = StreamRequest(
+            data_type=table, symbols=symbols, exchange=exchange, start_ns=start_ns, follow=follow, on_slow=on_slow
+        )
         before = last_event_id or cursor
         if before is not None:
             position = resumed(asked, before)
-            asked = StreamRequest(
-                data_type=table, symbols=symbols, exchange=exchange, start_ns=position.start_ns, on_slow=on_slow
-            )
+            asked = replace(asked, start_ns=position.start_ns)
         with ExitStack() as stack:
             waker = Waker()
             subscription = stack.enter_context(hub.subscribed(asked, request.state.facts["key_id"], waker.wake))

@@ -80,10 +80,11 @@ class Sender:
     async def events(self) -> AsyncIterator[bytes]:
         """Give the events' lines."""
         try:
-            while not self._hub.is_ending:
+            while not self._hub.is_ending and (self._request.follow or not self._is_live):
                 for event in await self._next():
                     yield self._sending(event)
-            yield self._sending(json_event("end", {"reason": "the API stops"}, self._reader.cursor))
+            reason = "stopping" if self._hub.is_ending else "all_sent"
+            yield self._sending(json_event("end", {"reason": reason}, self._reader.cursor))
         except K2Error as error:
             yield self._sending(self._failed(error))
 

@@ -27,6 +27,8 @@ class StreamRequest:
     exchange: str | None = None
     start_ns: int | None = None
     """Only events from this time on; None for all that the log gets from the beginning of the stream on."""
+    follow: bool = True
+    """Go on for ever, or end at the newest record."""
     on_slow: OnSlow = "wait"
     """A reader that does not keep up: reads from the table what it missed, is told what was left out, or is ended."""
 
