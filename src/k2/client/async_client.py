@@ -78,7 +78,7 @@ class AsyncK2Client:
             try:
                 async with self._http.stream("GET", PATH, params=plan.parameters(), headers=HEADERS) as response:
                     if response.is_success:
-                        async for part in response.aiter_raw():
+                        async for part in response.aiter_bytes():
                             for event in parser.feed(part):
                                 if (found := plan.take(event)) is not None:
                                     yield found

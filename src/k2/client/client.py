@@ -262,7 +262,7 @@ class K2Client:
             try:
                 with self._http.stream("GET", PATH, params=plan.parameters(), headers=HEADERS) as response:
                     if response.is_success:
-                        for part in response.iter_raw():
+                        for part in response.iter_bytes():
                             for event in parser.feed(part):
                                 if (found := plan.take(event)) is not None:
                                     yield found

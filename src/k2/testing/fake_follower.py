@@ -8,6 +8,7 @@ import polars as pl
 
 from k2.common.errors import QueryError
 from k2.query.certificate import AsOf
+from k2.query.kafka_tail import COMMIT_COLUMNS
 from k2.query.live.follower import Advance, Ends, Span
 from k2.schemas.arrow import polars_schema
 from k2.schemas.records import ORDER, RECORD_TYPES
@@ -65,7 +66,7 @@ class FakeFollower:
             pl.col("log_offset").is_between(start, self._at, closed="left"), pl.col("symbol").is_in(list(symbols))
         )
         spans = {ONLY: Span("sim", 0, start, self._at)} if self._at > start else {}
-        return Advance(spans, rows.sort(*ORDER))
+        return Advance(spans, rows.drop(COMMIT_COLUMNS).sort(*ORDER))
 
     def _held(self) -> pl.DataFrame:
         empty = pl.DataFrame(schema=polars_schema(RECORD_TYPES[self._data_type]))

@@ -11,7 +11,7 @@ from k2.api.settings import ApiSettings
 from k2.api.streams.hub import LiveHub
 from k2.api.streams.reader import StreamReader, resumed
 from k2.api.streams.subscription import StreamRequest
-from k2.common.errors import UnavailableError
+from k2.common.errors import OverloadedError, UnavailableError
 from k2.query.request import QueryRequest
 from k2.schemas.records import ORDER
 from k2.storage.seam import LogPartition
@@ -20,7 +20,6 @@ from k2.testing.simulated_questions import SYMBOLS, SimulatedQuestions
 if TYPE_CHECKING:
     from k2.api.streams.events import Event
     from k2.api.streams.position import Position
-    from k2.api.streams.subscription import OnSlow
 
 Key = tuple[int, int, int, int]
 _CLIENTS_MAX: Final = 6
@@ -56,13 +55,11 @@ class SimulatedClient:
 class SimulatedStreams(SimulatedQuestions):
     """One seeded run: streams are opened, read, cut and resumed while the market and the tables go on."""
 
-    on_slow: OnSlow = "wait"
-
     def begin_again(self) -> None:
         """Start everything anew; clients are cut, and come back with their cursors."""
         super().begin_again()
         self.settings = ApiSettings(
-            stream_page_rows=self.random.choice([3, 1_000]),
+            stream_page_rows=self.random.choice([10, 1_000]),
             stream_event_rows_max=self.random.choice([2, 1_000]),
             stream_buffer_rows_max=self.random.choice([4, 1_000]),
         )
@@ -97,14 +94,20 @@ class SimulatedStreams(SimulatedQuestions):
             symbols=symbols,
             exchange=self.random.choice([None, "asx"]),
             start_ns=start,
-            on_slow=self.on_slow,
+            on_slow=self.random.choice(["wait", "wait", "drop", "disconnect"]),
         )
-        try:
-            begins = self.hub.begin(request, with_history=start is not None)
-        except UnavailableError:  # the tail is behind the table
-            return
+        begins = self.begun(request)
         self.clients.append(SimulatedClient(request, begins))
         self.connect(self.clients[-1])
+
+    def begun(self, request: StreamRequest) -> Position:
+        """Return where a stream begins; the tail may have to come as far as the table first."""
+        while True:
+            try:
+                return self.hub.begin(request, with_history=request.start_ns is not None)
+            except UnavailableError:
+                self.hybrid.tail.step()
+                self.hub.step()
 
     def connect(self, client: SimulatedClient) -> None:
         """Begin, or go on where the client's last event was."""
@@ -147,7 +150,11 @@ class SimulatedStreams(SimulatedQuestions):
         reader = client.reader
         assert reader is not None
         if not reader.needs_page:
-            return reader.drain()
+            try:
+                return reader.drain()
+            except OverloadedError:
+                self.disconnect(client)
+                return []
         self.pages += 1
         try:
             reader.page()
@@ -187,9 +194,22 @@ class SimulatedStreams(SimulatedQuestions):
         """See that a client has got the log's rows since it began, once each: those of its last position's answer."""
         assert self.is_at_end(client)
         assert len(client.rows) == len(set(client.rows))
-        assert sorted(client.rows) == self.due(client)
+        due = self.due(client)
+        lacking = set(due) - set(client.rows)
+        assert set(client.rows) <= set(due)
+        assert len(lacking) == sum(each["rows"] for each in client.left_out)
+        assert all(self.is_left_out(client, row) for row in lacking)
         assert client.reader is not None
-        assert set(self.answered(client, client.reader.position)) - self.before(client) == set(client.rows)
+        assert set(self.answered(client, client.reader.position)) - self.before(client) == set(due)
+
+    @staticmethod
+    def is_left_out(client: SimulatedClient, row: Key) -> bool:
+        """Say whether a client was told that it would not get a row."""
+        return any(
+            (item["log_id"], item["log_partition"]) == row[1:3] and item["start"] <= row[3] < item["end"]
+            for each in client.left_out
+            for item in each["ranges"]
+        )
 
     def due(self, client: SimulatedClient) -> list[Key]:
         """Return what a plain reading of the log says that the client must have got."""

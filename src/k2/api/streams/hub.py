@@ -11,7 +11,7 @@ from k2.api.formats import table_lines
 from k2.api.problems import HttpProblemError
 from k2.api.streams.position import Position, behind
 from k2.api.streams.subscription import Batch, Subscription
-from k2.common.errors import K2Error, OverloadedError
+from k2.common.errors import K2Error, OverloadedError, UnavailableError
 from k2.common.logging import get_logger
 from k2.query.merging import FROM_LOG, answer_schema, merged
 from k2.schemas.records import RECORD_TYPES
@@ -98,14 +98,19 @@ class LiveHub:
         position = Position(prefix, start_ns=request.start_ns)
         return position if with_history else position.whole
 
-    def join(self, subscription: Subscription) -> Ends:
+    def join(self, subscription: Subscription, position: Position) -> Ends:
         """Give the subscription what comes from here on; return where that is.
 
         Raises:
-            UnavailableError: as of `begin`.
+            UnavailableError: as of `begin`; or the stream is ahead of a tail that has just begun.
         """
         with self._following:
             ends = self._follower(subscription.request.data_type).ends(subscription.request.exchange)
+            if position.is_ahead_of(ends):
+                raise UnavailableError(
+                    "expected the tail to have come as far as the stream has been, found it behind: it has just begun",
+                    dependency="kafka",
+                )
             subscription.begin(ends)
             self.counts["caught_up"] += 1
             return ends

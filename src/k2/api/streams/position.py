@@ -52,6 +52,15 @@ class Position:
         commit = self.prefix.commit_sequence if self.since is None else self.since.commit_sequence
         return replace(self, since=Since(_ends(self.prefix), commit), after=None)
 
+    def is_ahead_of(self, ends: Ends) -> bool:
+        """Say whether the prefix reaches beyond other ends somewhere."""
+        places = ends.places
+        return any(
+            end > places[key].end
+            for at, number, _, end in self.prefix.partitions
+            if (key := LogPartition(at, number)) in places
+        )
+
     def widened(self, ends: Ends) -> Position:
         """Return the place with a prefix that reaches up to other ends, where they are higher."""
         places = {LogPartition(at, number): (seam, end) for at, number, seam, end in self.prefix.partitions}

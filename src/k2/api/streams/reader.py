@@ -120,7 +120,7 @@ class StreamReader:
     def _page(self) -> list[Event]:
         if self._reading is None:
             if self.position.after is None:
-                self.position = self.position.widened(self._hub.join(self._subscription))
+                self.position = self.position.widened(self._hub.join(self._subscription, self.position))
                 self._has_joined = True
             if not self.position.is_whole:
                 self._reading = _Reading({symbol: _Read(last=self.position.after) for symbol in self.request.symbols})
