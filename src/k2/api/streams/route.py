@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
 
 from k2.api.parameters import nanoseconds, refuse_unknown
-from k2.api.records import RESPONSES, Exchange
+from k2.api.questions import RESPONSES, Exchange
 from k2.api.streams.events import MEDIA_TYPE
 from k2.api.streams.reader import resumed
 from k2.api.streams.sending import Sender, Waker, opening_weight
