@@ -15,7 +15,7 @@ REPEATABLE = (
     Mutant(
         "token-forgets-drops",
         "a token is answered short, in silence, where retention has dropped days of it",
-        (Edit(_AS_OF, "return token.commit_sequence < dropped.commit_sequence", "return False"),),
+        (Edit(_AS_OF, "return seen < dropped.commit_sequence", "return False"),),
         (_SIMULATION,),
     ),
     Mutant(
