@@ -35,6 +35,7 @@ def add_to(importing: typer.Typer) -> None:
     """Add the commands to `k2 import`."""
     importing.command(name="csv")(import_csv)
     importing.command(name="parquet")(import_parquet)
+    importing.command(name="guess")(guess)
 
 
 def import_csv(
@@ -49,6 +50,31 @@ def import_parquet(
 ) -> None:
     """Import Parquet files by a mapping. Importing again adds nothing; an interrupted import resumes."""
     _import("parquet", files, mapping, data_dir, bad_lines)
+
+
+def guess(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A CSV or Parquet file.")],
+    *,
+    table: Annotated[
+        Literal["trades", "quotes"] | None, typer.Option(help="What it holds; by its columns if unset.")
+    ] = None,
+    exchange: Annotated[str | None, typer.Option("--exchange", "-e", help="The exchange that it is of.")] = None,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Print a guessed mapping of a file, with what is unsure of it. Look at it, save it, and import by it."""
+    from k2 import bootstrap
+    from k2.feeds.mapped.guessing import guess_mapping
+    from k2.feeds.mapped.mapping import exchange_named
+    from k2.feeds.mapped.sampling import sample_of
+    from k2.settings import load_settings
+
+    settings = load_settings(data_dir)
+    zone = "UTC"
+    if exchange is not None:
+        zone = exchange_named(exchange, bootstrap.topic_catalog(settings), where="--exchange").timezone
+    latest_ns = bootstrap.system_clock().time_ns() + NS_PER_DAY
+    sample = sample_of(file, settings.feeds)
+    typer.echo(guess_mapping(sample, table=table, exchange=exchange, zone=zone, latest_ns=latest_ns), nl=False)
 
 
 def _import(form: Form, paths: list[Path], mapping_path: Path, data_dir: Path | None, bad_lines: BadLines) -> None:

@@ -118,6 +118,17 @@ def test_no_mapping_is_ever_guessed_by_an_import(worlds, tmp_path: Path) -> None
     assert "--mapping" in result.output
 
 
+def test_a_guess_is_printed_and_nothing_else_is_done(worlds, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("time,price,qty\n1700000000000,0.5,1\n")
+
+    result = k2(tmp_path, "import", "guess", str(tmp_path / "a.csv"), "--exchange", "binance")
+
+    assert "exchange: binance\ncolumns:\n  symbol: {constant: a}" in result.stdout
+    assert worlds["binance"].values("trades") == []
+    with pytest.raises(ConfigurationError, match=r"--exchange: expected one of topics\.yaml .*K2_TOPICS_FILE"):
+        k2(tmp_path, "import", "guess", str(tmp_path / "a.csv"), "--exchange", "nyse")
+
+
 def test_nothing_but_the_summary_is_written_where_there_is_no_terminal(worlds, tmp_path: Path) -> None:
     result = k2(tmp_path, *RUN)
 

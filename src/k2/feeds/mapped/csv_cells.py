@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from k2.feeds.mapped.files import Digest
     from k2.feeds.mapped.mapping import FileMapping
 
-_TEXT, _CELLS = "k2.text", "k2.cells"
+CELLS: Final = "k2.cells"
+_TEXT: Final = "k2.text"
 _NOT_TEXT, _QUOTING, _WRONG_COLUMNS = range(len(DEFECTS))
 
 
@@ -41,7 +42,7 @@ class CsvCells:
         names: Sequence[str] | None = None if self._form.header else self._form.names
         for block in read_blocks(self._path, self._block_bytes):
             digest.update(block.content)
-            lines = _lines(block)
+            lines = lines_of(block)
             if names is None:
                 names = self._header(lines)
                 lines = lines[1:]
@@ -49,26 +50,19 @@ class CsvCells:
                 self._require(names, "names of the mapping's csv")
             yield self._cells(lines, names)
 
-    def names(self) -> Sequence[str]:
-        """Return the names of the columns."""
-        if not self._form.header:
-            return self._form.names
-        block = next(read_blocks(self._path, self._block_bytes), None)
-        return [] if block is None else self._split_header(_lines(block))
-
     def _header(self, lines: pl.DataFrame) -> Sequence[str]:
         names = self._split_header(lines)
         self._require(names, "header")
         return names
 
     def _split_header(self, lines: pl.DataFrame) -> list[str]:
-        split = _split(lines[:1], self._form.delimiter)
+        split = split_lines(lines[:1], self._form.delimiter)
         if split[BROKEN].item() is not None:
             raise ConfigurationError(
                 f"expected a header in the first line of {self._path}, found {lines[CONTENT][0][:120]!r}: is it a CSV "
                 "file in UTF-8? Where it has no header, say so in the mapping (csv: header: false, names: [...])"
             )
-        names: list[str] = split[_CELLS].item().to_list()
+        names: list[str] = split[CELLS].item().to_list()
         return names
 
     def _require(self, names: Sequence[str], where: str) -> None:
@@ -87,20 +81,20 @@ class CsvCells:
             )
 
     def _cells(self, lines: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
-        split = _split(lines.filter(pl.col(CONTENT).bin.size() > 0), self._form.delimiter)
-        wrong = (pl.col(_CELLS).list.len() != len(names)) & pl.col(BROKEN).is_null()
+        split = split_lines(lines.filter(pl.col(CONTENT).bin.size() > 0), self._form.delimiter)
+        wrong = (pl.col(CELLS).list.len() != len(names)) & pl.col(BROKEN).is_null()
         return split.select(
             LINE,
             CONTENT,
             pl.when(wrong).then(pl.lit(_WRONG_COLUMNS, pl.Int32)).otherwise(pl.col(BROKEN)).alias(BROKEN),
             *(
-                pl.col(_CELLS).list.get(list(names).index(name), null_on_oob=True).alias(name)
+                pl.col(CELLS).list.get(list(names).index(name), null_on_oob=True).alias(name)
                 for name in self._mapping.names
             ),
         )
 
 
-def _lines(block: LineBlock) -> pl.DataFrame:
+def lines_of(block: LineBlock) -> pl.DataFrame:
     """Return a block's lines: as bytes, as text where they are text, with their numbers."""
     try:
         text = pl.Series(_TEXT, [block.body.decode()], dtype=pl.String).str.split("\n").explode().str.strip_suffix("\r")
@@ -120,12 +114,12 @@ def _text_or_none(line: bytes) -> str | None:
         return None
 
 
-def _split(lines: pl.DataFrame, delimiter: str) -> pl.DataFrame:
+def split_lines(lines: pl.DataFrame, delimiter: str) -> pl.DataFrame:
     """Return lines with their cells, and what is broken of a line that has none."""
     text = pl.col(_TEXT)
     if not lines.select(text.str.contains('"', literal=True).any()).item():
         broken = pl.when(text.is_null()).then(pl.lit(_NOT_TEXT, pl.Int32))
-        return lines.with_columns(broken.alias(BROKEN), text.str.split(delimiter).alias(_CELLS))
+        return lines.with_columns(broken.alias(BROKEN), text.str.split(delimiter).alias(CELLS))
     mark = rf"\x{{{ord(delimiter):x}}}"
     cell = rf'{mark}(?:"(?:[^"]|"")*"|[^"{mark}]*)'
     led = pl.concat_str(pl.lit(delimiter), text)
@@ -138,4 +132,4 @@ def _split(lines: pl.DataFrame, delimiter: str) -> pl.DataFrame:
     found = pl.element().str.slice(1)
     inner = found.str.slice(1).str.head(-1).str.replace_all('""', '"', literal=True)
     bare = pl.when(found.str.starts_with('"')).then(inner).otherwise(found)
-    return lines.with_columns(unsplit.alias(BROKEN), led.str.extract_all(cell).list.eval(bare).alias(_CELLS))
+    return lines.with_columns(unsplit.alias(BROKEN), led.str.extract_all(cell).list.eval(bare).alias(CELLS))

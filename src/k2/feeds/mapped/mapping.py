@@ -82,7 +82,11 @@ def read_mapping(path: Path) -> FileMapping:
     Raises:
         ConfigurationError: it cannot be read or says something impossible; names each place and what was found.
     """
-    content = read_yaml(path, KIND)
+    return mapping_of(read_yaml(path, KIND), path)
+
+
+def mapping_of(content: Any, path: Path) -> FileMapping:
+    """Return the mapping that the content of a file says; ConfigurationError as of `read_mapping`."""
     try:
         file = _File.model_validate(content)
     except ValidationError as error:
@@ -120,11 +124,16 @@ def read_mapping(path: Path) -> FileMapping:
 
 def exchange_of(mapping: FileMapping, topics: TopicCatalog) -> Exchange:
     """Return the exchange that a mapping names; ConfigurationError, which says how to add one, if there is none."""
-    found = topics.exchanges.get(mapping.exchange)
+    return exchange_named(mapping.exchange, topics, where=f"{mapping.path}: exchange")
+
+
+def exchange_named(name: str, topics: TopicCatalog, *, where: str) -> Exchange:
+    """Return an exchange; ConfigurationError, which says how to add one, if there is none. `where` it was named."""
+    found = topics.exchanges.get(name)
     if found is None:
         raise ConfigurationError(
-            f"{mapping.path}: exchange: expected one of topics.yaml ({', '.join(topics.exchanges)}), found "
-            f"{mapping.exchange!r}: mend its name, or add it to a copy of config/topics.yaml (asset_class, timezone, "
-            "sequence_scope, partitions), name the copy in K2_TOPICS_FILE, and start the platform again"
+            f"{where}: expected one of topics.yaml ({', '.join(topics.exchanges)}), found {name!r}: mend its name, or "
+            "add it to a copy of config/topics.yaml (asset_class, timezone, sequence_scope, partitions), name the copy "
+            "in K2_TOPICS_FILE, and start the platform again"
         )
     return found
