@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from k2.common.degradation import DegradationLevel
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from k2.common.circuit_breaker import LevelChanged
     from k2.common.degradation import Priority
     from k2.common.metrics import Metrics
@@ -23,12 +25,28 @@ class DegradationMetrics:
         self._shed = metrics.counter(
             "k2_messages_shed_total", "Records deferred, by priority and reason", ["symbol_tier", "reason"]
         )
+        self._lag = metrics.gauge("k2_degradation_lag_records", "Records that wait, without what is deferred")
+        self._drain = metrics.gauge(
+            "k2_degradation_drain_seconds", "Time that what waits in the worst partition will take"
+        )
+        self._deferred = metrics.gauge(
+            "k2_degradation_deferred_seconds",
+            "How long this worker has known that records of a tier are deferred; 0 where all are written",
+            ["symbol_tier"],
+        )
         self._level.set(DegradationLevel.NORMAL)
 
     def changed(self, change: LevelChanged) -> None:
         """Count a change of level."""
         self._level.set(change.to_level)
         self._transitions.labels(change.from_level.name, change.to_level.name).inc()
+
+    def measured(self, lag_records: float, drain_seconds: float, deferred_seconds: Mapping[Priority, float]) -> None:
+        """Show what the level is decided by, and for how long which tier is deferred."""
+        self._lag.set(lag_records)
+        self._drain.set(drain_seconds)
+        for priority, seconds in deferred_seconds.items():
+            self._deferred.labels(priority.name.lower()).set(seconds)
 
     def shed(self, priority: Priority, reason: str, records: int) -> None:
         """Count records deferred."""

@@ -10,6 +10,7 @@ from k2.common.circuit_breaker import LevelChanged
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from k2.common.degradation import Priority
     from k2.storage.seam import LogPartition
 
 
@@ -300,6 +301,16 @@ class DeferredNearRetention:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadMeasured:
+    """What the level is decided by, and since when which priority is deferred, as this worker knows."""
+
+    lag_records: float
+    drain_seconds: float
+    deferred_seconds: Mapping[Priority, float]
+    """0 where everything of a priority is written."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeferredLost:
     """The log has deleted deferred records before they were written; `k2 verify` tells of them for good."""
 
@@ -318,6 +329,7 @@ Event = (
     | RecordsDeadLettered
     | RecordsDeferred
     | LevelChanged
+    | LoadMeasured
     | RecordsInConflict
     | TopicRefused
     | TopicAccepted

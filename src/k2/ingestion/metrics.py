@@ -166,6 +166,10 @@ class IngestMetrics:
         self._degradation.changed(event)
 
     @_count.register
+    def _(self, event: events.LoadMeasured) -> None:
+        self._degradation.measured(event.lag_records, event.drain_seconds, event.deferred_seconds)
+
+    @_count.register
     def _(self, event: events.RecordsInConflict) -> None:
         self._conflicts.labels(event.table).inc(sum(map(len, event.offsets.values())))
 

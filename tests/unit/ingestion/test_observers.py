@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 from k2.common.circuit_breaker import LevelChanged
-from k2.common.degradation import Cause, DegradationLevel, Load
+from k2.common.degradation import Cause, DegradationLevel, Load, Priority
 from k2.common.errors import ConfigurationError
 from k2.common.metrics import Metrics
 from k2.ingestion import events
@@ -25,6 +25,7 @@ EXAMPLES = [
     events.RecordsDeadLettered("trades", {"NotFramed": 2}),
     events.RecordsDeferred("trades", {("low", "drain_time"): 8, ("normal", "held_back"): 2}),
     LevelChanged(DegradationLevel.NORMAL, DegradationLevel.GRACEFUL, Cause.LAG, Load(500_000), 1.0, 1),
+    events.LoadMeasured(1_200, 2.5, {Priority.CRITICAL: 0.0, Priority.LOW: 40.0}),
     events.RecordsInConflict("trades", {LogPartition(0, 1): (7, 9)}),
     events.TopicRefused("market.t", "created again"),
     events.TopicAccepted("market.t"),
@@ -81,6 +82,9 @@ def test_every_event_is_counted_and_noted():
     assert value(metrics, 'k2_ingest_conflicts_total{table="trades"}') == [2]
     assert value(metrics, 'k2_messages_shed_total{reason="drain_time",symbol_tier="low"}') == [8]
     assert value(metrics, "k2_degradation_level ") == [2]
+    assert value(metrics, "k2_degradation_lag_records ") == [1_200]
+    assert value(metrics, "k2_degradation_drain_seconds ") == [2.5]
+    assert value(metrics, 'k2_degradation_deferred_seconds{symbol_tier="low"}') == [40]
     assert value(metrics, 'k2_ingest_duplicates_total{table="trades"}') == [3]
     assert value(metrics, 'k2_ingest_commit_failures{table="trades"}') == [3]
     assert value(metrics, "k2_line_numbers_total{") == [9, 1, 2, 3]

@@ -39,8 +39,9 @@ class Standing(NoLadder):
         self.reason = "lag"
         self.told: dict[str, int] = {}
 
-    def deferred(self, table: str, records: int) -> None:
+    def deferred(self, table: str, records: int, *, lowest_priority: int) -> None:
         self.told[table] = records
+        self.lowest = lowest_priority
 
 
 class World:
@@ -222,6 +223,7 @@ def test_what_the_own_batch_added_is_no_work_of_others() -> None:
 
     assert written == {}
     assert world.ladder.told == {"trades": 8}
+    assert world.ladder.lowest == 2
 
 
 def test_a_backfill_between_two_commits_is_seen_at_the_second() -> None:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from k2.common.announcing import DrillRequest, LevelAnnouncement
-from k2.common.degradation import Cause, DegradationLevel
+from k2.common.degradation import Cause, DegradationLevel, Priority
 from k2.common.drain_time import Progress
 from k2.common.errors import FencedError, UnavailableError
 from k2.common.settings import DegradationSettings
+from k2.ingestion.events import LoadMeasured
 from k2.ingestion.overload.ladder import NoLadder, WorkerLadder
 from k2.ingestion.overload.sink_watch import SinkWatch
 from k2.testing.manual_clock import ManualClock
@@ -36,6 +37,7 @@ class World:
         self.clock = ManualClock()
         self.memory = Memory()
         self.changes: list[LevelChanged] = []
+        self.measured: list[LoadMeasured] = []
         self.announced: list[LevelAnnouncement] = []
         self.drill: DrillRequest | None = None
         self.log_end = self.position = 0
@@ -45,10 +47,13 @@ class World:
             clock=self.clock,
             memory=self.memory,
             worker="w1",
-            observer=self.changes.append,
+            observer=self.hear,
             announcer=self,
             drills=self,
         )
+
+    def hear(self, event: LevelChanged | LoadMeasured) -> None:
+        (self.measured if isinstance(event, LoadMeasured) else self.changes).append(event)
 
     def announce(self, announcement: LevelAnnouncement) -> None:
         self.announced.append(announcement)
@@ -202,12 +207,30 @@ def test_the_level_is_announced_at_each_change_and_now_and_then() -> None:
 
 def test_an_announcement_says_how_much_is_deferred() -> None:
     world = World()
-    world.ladder.deferred("trades", 7)
-    world.ladder.deferred("quotes", 5)
+    world.ladder.deferred("trades", 7, lowest_priority=2)
+    world.ladder.deferred("quotes", 5, lowest_priority=3)
 
     world.go(0.1)
 
     assert world.announced[-1].deferred_records == 12
+
+
+def test_it_tells_for_how_long_which_tier_is_deferred_in_any_table() -> None:
+    world = World(announce_seconds=2)
+    world.ladder.deferred("trades", 7, lowest_priority=3)
+    world.go(10)
+    world.ladder.deferred("quotes", 5, lowest_priority=2)
+    world.ladder.deferred("trades", 9, lowest_priority=3)
+    world.go(10)
+    both = world.measured[-1].deferred_seconds
+
+    world.ladder.deferred("trades", 0, lowest_priority=4)
+    world.go(2)
+
+    assert [both[priority] for priority in Priority] == pytest.approx([0, 0, 10, 20], abs=2)
+    assert [world.measured[-1].deferred_seconds[priority] for priority in Priority] == pytest.approx(
+        [0, 0, 12, 12], abs=2
+    )
 
 
 def test_a_sink_that_fails_takes_the_top_level_and_is_tried_by_one_at_a_time() -> None:
@@ -268,7 +291,7 @@ def test_without_a_ladder_nothing_is_ever_held_up() -> None:
     ladder = NoLadder()
     ladder.sink_failed()
     ladder.check(list)
-    ladder.deferred("trades", 1)
+    ladder.deferred("trades", 1, lowest_priority=3)
     ladder.sink_succeeded()
 
     assert (ladder.level, ladder.reason) == (NORMAL, "")

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from k2.common.announcing import LevelAnnouncement
 from k2.common.circuit_breaker import CircuitBreaker, LevelChanged
-from k2.common.degradation import Cause, DegradationLevel, Load
+from k2.common.degradation import Cause, DegradationLevel, Load, Priority
 from k2.common.drain_time import DrainMeter
 from k2.common.logging import get_logger
+from k2.ingestion.events import LoadMeasured
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from k2.common.clock import Clock
     from k2.common.drain_time import Progress
     from k2.common.settings import DegradationSettings
+    from k2.ingestion.events import Observer
 
 log = get_logger(__name__)
 
@@ -66,8 +68,8 @@ class Ladder(Protocol):
         """Take note that the sink works, or that nobody waits for it any more."""
         ...
 
-    def deferred(self, table: str, records: int) -> None:
-        """Take note of how many records of a table are deferred by now."""
+    def deferred(self, table: str, records: int, *, lowest_priority: int) -> None:
+        """Take note of how many records of a table are deferred by now, and from which priority on."""
         ...
 
 
@@ -98,7 +100,7 @@ class NoLadder:
     def sink_succeeded(self) -> None:
         """Do nothing."""
 
-    def deferred(self, table: str, records: int) -> None:
+    def deferred(self, table: str, records: int, *, lowest_priority: int) -> None:
         """Do nothing."""
 
 
@@ -129,7 +131,7 @@ class WorkerLadder:
         clock: Clock,
         memory: MemoryShare,
         worker: str,
-        observer: Callable[[LevelChanged], None],
+        observer: Observer,
         announcer: Announcer | None = None,
         drills: Drills | None = None,
     ) -> None:
@@ -153,6 +155,7 @@ class WorkerLadder:
         self._lock = threading.Lock()
         self._load = Load()
         self._deferred: dict[str, int] = {}
+        self._deferred_since: dict[tuple[str, Priority], float] = {}
         self._floor = _NORMAL
         self._level, self._reason = _NORMAL, str(Cause.RESET)
         self._since_ns = clock.time_ns()
@@ -223,9 +226,16 @@ class WorkerLadder:
         """Take note that the sink works; see Ladder."""
         self.breaker.sink_succeeded()
 
-    def deferred(self, table: str, records: int) -> None:
+    def deferred(self, table: str, records: int, *, lowest_priority: int) -> None:
         """Take note of what is deferred; see Ladder."""
         self._deferred[table] = records
+        now = self._clock.monotonic()
+        with self._lock:
+            for priority in Priority:
+                if priority >= lowest_priority:
+                    self._deferred_since.setdefault((table, priority), now)
+                else:
+                    self._deferred_since.pop((table, priority), None)
 
     def _take_level(self) -> bool:
         """Take the higher of what the load and the drill ask for; say whether that is another level than before."""
@@ -250,8 +260,17 @@ class WorkerLadder:
         )
         return True
 
+    def _measured_now(self, now: float) -> LoadMeasured:
+        with self._lock:
+            since = dict(self._deferred_since)
+        seconds = dict.fromkeys(Priority, 0.0)
+        for (_, priority), began in since.items():
+            seconds[priority] = max(seconds[priority], now - began)
+        return LoadMeasured(self._load.lag_records, self._load.drain_seconds, seconds)
+
     def _announce(self, now: float) -> None:
         self._announce_at = now + self._settings.announce_seconds
+        self._observe(self._measured_now(now))
         if self._announcer is None:
             return
         self._announcer.announce(

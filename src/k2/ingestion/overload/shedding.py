@@ -84,7 +84,11 @@ class Shedding:
 
     def _take(self, seam: Seam, added: Mapping[LogPartition, PartitionPending]) -> dict[LogPartition, int]:
         before, self._seam = self._seam, seam
-        self._ladder.deferred(self._table, sum(entry.records for entry in seam.deferred))
+        self._ladder.deferred(
+            self._table,
+            sum(entry.records for entry in seam.deferred),
+            lowest_priority=min((entry.lowest_deferred_priority for entry in seam.deferred), default=len(Priority)),
+        )
         changed = {}
         listed = {LogPartition(entry.log_id, entry.partition) for entry in (*before.deferred, *seam.deferred)}
         for key in listed | added.keys():
