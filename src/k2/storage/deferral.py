@@ -2,6 +2,7 @@
 
 Deferral is sticky: while the list holds an entry, everything that it matches is deferred too. A predicate may only
 widen, and a new tier map takes effect once the list is empty, so a list has at most one entry a predicate.
+Halted streams have entries of their own, beside those; they are written once a person lets them go on.
 """
 
 from __future__ import annotations
@@ -11,21 +12,27 @@ from typing import TYPE_CHECKING
 
 from k2.common.degradation import DEFERRED_FROM, Priority
 from k2.common.errors import AccountingError, FencedError
+from k2.storage.halts import problems_of, with_batch
 from k2.storage.seam import Counts, DeferredRange, LogPartition, Seam
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from k2.common.degradation import DegradationLevel
-    from k2.storage.seam import PartitionDelta
+    from k2.storage.halts import HaltedPart
+    from k2.storage.seam import HaltedStream, PartitionDelta
 
 
 @dataclass(frozen=True, slots=True)
 class Predicate:
-    """Which records are deferred: by this tier map, those whose priority's number is `deferred_from` or more."""
+    """Which records are deferred: by this tier map, those whose priority's number is `deferred_from` or more.
+
+    With `halted`, those of a halted stream instead, and no others.
+    """
 
     tier_map_id: str
     deferred_from: int
+    halted: HaltedStream | None = None
 
     def __post_init__(self) -> None:
         if self.deferred_from <= Priority.CRITICAL:
@@ -69,20 +76,35 @@ class Backfill:
 
 @dataclass(frozen=True, slots=True)
 class DeferredList:
-    """The entries of one partition, first offset first."""
+    """The entries of one partition, first offset first; `halts` are those of halted streams, one each."""
 
     key: LogPartition
     entries: tuple[DeferredRange, ...] = ()
+    halts: tuple[DeferredRange, ...] = ()
 
     @classmethod
     def of(cls, seam: Seam, key: LogPartition) -> DeferredList:
         """Return the list that a seam holds for a partition."""
-        return cls(key, tuple(entry for entry in seam.deferred if _partition_of(entry) == key))
+        mine = [entry for entry in seam.deferred if _partition_of(entry) == key]
+        return cls(
+            key,
+            tuple(entry for entry in mine if entry.halted is None),
+            tuple(entry for entry in mine if entry.halted is not None),
+        )
+
+    def __bool__(self) -> bool:
+        """Say whether anything is deferred."""
+        return bool(self.entries or self.halts)
 
     @property
     def records(self) -> int:
         """Records that are deferred and not written yet."""
-        return sum(entry.records for entry in self.entries)
+        return sum(entry.records for entry in (*self.entries, *self.halts))
+
+    @property
+    def halted(self) -> tuple[HaltedStream, ...]:
+        """The streams that are halted."""
+        return tuple(entry.halted for entry in self.halts if entry.halted is not None)
 
     def in_force(self, wanted: Predicate | None) -> Predicate | None:
         """Return what the next batch defers, where the level by itself would defer what is `wanted`."""
@@ -114,8 +136,17 @@ class DeferredList:
         )
         return replace(self, entries=(*self.entries, added))
 
+    def halting(self, start: int, end: int, parts: Sequence[HaltedPart]) -> DeferredList:
+        """Return the list after a batch of [start, end) that put off so many records of each halted stream.
+
+        Raises:
+            FencedError: the batch was sorted by other streams than those that are halted.
+        """
+        halts = sorted(with_batch(self.halts, self.key, start, end, parts), key=_place_of)
+        return replace(self, halts=tuple(halts))
+
     def backfilled(self, backfill: Backfill) -> DeferredList:
-        """Return the list after a backfill of the beginning of its first entry.
+        """Return the list after a backfill of the beginning of its first entry, or of a halted stream's.
 
         Raises:
             FencedError: the first entry is another by now; take the list from the head and begin again.
@@ -136,12 +167,19 @@ class DeferredList:
                 f"{backfill.lost} deferred records of [{entry.start}, {entry.end}) of {_where(self.key)} are missing, "
                 f"but the log still begins at {backfill.log_start}: nothing was committed; a person decides"
             )
-        rest = self.entries[1:]
-        return replace(self, entries=rest if whole else (replace(entry, start=backfill.end, records=left), *rest))
+        kept = () if whole else (replace(entry, start=backfill.end, records=left),)
+        if entry.halted is None:
+            return replace(self, entries=(*kept, *self.entries[1:]))
+        others = (each for each in self.halts if each.halted != entry.halted)
+        return replace(self, halts=tuple(sorted((*kept, *others), key=_place_of)))
 
     def fence(self, backfill: Backfill) -> DeferredRange:
-        """Return the first entry, if it has the backfill's start and predicate and reaches its end."""
-        entry = self.entries[0] if self.entries else None
+        """Return the first entry, if it has the backfill's start and predicate and reaches its end.
+
+        A halted stream may have earlier records in entries of overload, so those are written before it.
+        """
+        halted = None if self.entries else backfill.predicate.halted
+        entry = next((each for each in (*self.entries, *self.halts) if each.halted == halted), None)
         if (
             entry is None
             or entry.start != backfill.start
@@ -160,13 +198,14 @@ class DeferredList:
 class Deferral:
     """What one commit does to the deferred lists: an ingest batch defers, a backfill writes a range.
 
-    `predicates` says by what each partition of the batch was sorted; `tier_maps` are the texts, by id, of the maps that
+    `predicates` and `halts` say by what each partition of the batch was sorted; `tier_maps` are the texts, by id, of the maps that
     they name. With `backfill`, the commit has no deltas: no offset moves.
     """
 
     predicates: Mapping[LogPartition, Predicate] = field(default_factory=dict)
     backfill: tuple[LogPartition, Backfill] | None = None
     tier_maps: Mapping[str, str] = field(default_factory=dict)
+    halts: Mapping[LogPartition, tuple[HaltedPart, ...]] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -180,7 +219,7 @@ class Deferral:
             FencedError, AccountingError: as `seam_after_batch` and `seam_after_backfill` do.
         """
         if self.backfill is None:
-            return seam_after_batch(seam, deltas, self.predicates)
+            return seam_after_batch(seam, deltas, self.predicates, self.halts)
         if deltas:
             raise AccountingError(
                 f"expected no new offsets in the commit of a backfill, found some of {len(deltas)} partitions: "
@@ -194,23 +233,25 @@ def complete_through(seam: Seam, key: LogPartition) -> int | None:
 
     That is where its first deferred range begins, or the next offset where nothing is deferred.
     """
-    entries = DeferredList.of(seam, key).entries
-    return entries[0].start if entries else seam.next_offset(key)
+    held = DeferredList.of(seam, key)
+    return min((entry.start for entry in (*held.entries, *held.halts)), default=seam.next_offset(key))
 
 
 def predicate_of(entry: DeferredRange) -> Predicate:
     """Return the predicate by which an entry was deferred."""
-    return Predicate(entry.tier_map_id, entry.lowest_deferred_priority)
+    return Predicate(entry.tier_map_id, entry.lowest_deferred_priority, entry.halted)
 
 
 def seam_after_batch(
     seam: Seam,
     deltas: Mapping[LogPartition, PartitionDelta],
     predicates: Mapping[LogPartition, Predicate],
+    halts: Mapping[LogPartition, Sequence[HaltedPart]] | None = None,
 ) -> Seam:
     """Return the seam after an ingest commit: what the batch deferred joins the lists.
 
     `predicates` says by what each partition was sorted; it has none for a partition of which nothing was deferred.
+    `halts` has all streams that were put off in a partition, and how many of the deferred records are theirs.
 
     Raises:
         FencedError: a batch let records pass that a list holds back.
@@ -218,20 +259,23 @@ def seam_after_batch(
     """
     after = seam.advanced(deltas)
     for key, delta in deltas.items():
-        held = DeferredList.of(after, key)
+        parts = (halts or {}).get(key, ())
+        held = DeferredList.of(after, key).halting(delta.start, delta.end, parts)
+        by_priority = delta.counts.deferred - sum(part.records for part in parts)
         predicate = predicates.get(key)
         if predicate is not None:
-            after = _with_list(after, held.deferring(delta.start, delta.end, predicate, delta.counts.deferred))
+            held = held.deferring(delta.start, delta.end, predicate, by_priority)
         elif held.entries:
             raise FencedError(
                 f"expected a batch of {_where(key)} to be sorted by {held.in_force(None)}, as its deferred list asks, "
                 "found that nothing was deferred: drop the batch, take the list from the head and sort again"
             )
-        elif delta.counts.deferred:
+        elif by_priority:
             raise AccountingError(
                 f"expected no deferred records in a batch of {_where(key)} that was sorted by no predicate, found "
-                f"{delta.counts.deferred}: nothing was committed"
+                f"{by_priority}: nothing was committed"
             )
+        after = _with_list(after, held)
     return after
 
 
@@ -264,6 +308,7 @@ def check_lists(seam: Seam) -> None:
             ):
                 problems.append(f"{predicate} after {before} does not widen")
             place, before = entry.end, predicate
+        problems += problems_of(held.halts, part.next_offset)
         if problems:
             raise AccountingError(
                 f"the deferred list of {_where(key)} holds {held.records} records and does not fit: "
@@ -288,7 +333,7 @@ def _applied(seam: Seam, key: LogPartition, backfill: Backfill) -> Seam:
 
 def _with_list(seam: Seam, changed: DeferredList) -> Seam:
     others = (entry for entry in seam.deferred if _partition_of(entry) != changed.key)
-    return replace(seam, deferred=tuple(sorted((*others, *changed.entries), key=_place_of)))
+    return replace(seam, deferred=tuple(sorted((*others, *changed.entries, *changed.halts), key=_place_of)))
 
 
 def _partition_of(entry: DeferredRange) -> LogPartition:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from k2.common.errors import K2Error
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 VERSION: Final = 1
 VERSION_WITH_REMOVED: Final = 2
 """Written once retention has removed rows: a version of K2 that knows only 1 would forget that, and call them lost."""
+VERSION_WITH_HALTS: Final = 3
+"""Written while a stream is halted: a version of K2 that knows only 2 would let its records pass."""
 SUMMARY_KEY: Final = "k2.seam"
 BATCH_KEY: Final = "k2.batch"
 
@@ -88,8 +90,22 @@ class PartitionDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class HaltedStream:
+    """A stream of numbers that is put off since one message showed a gap of halting size.
+
+    `stream` is a symbol, or a channel with all of its `symbols`; `since` is the offset of that message and never
+    changes, so together with the partition it names this halt and no other.
+    """
+
+    stream: str
+    symbols: tuple[str, ...]
+    since: int
+    since_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class DeferredRange:
-    """A range of offsets of which the records of low priority are left out for now."""
+    """A range of offsets of which some records are left out for now: those of low priority, or of one halted stream."""
 
     log_id: int
     partition: int
@@ -98,6 +114,8 @@ class DeferredRange:
     tier_map_id: str
     lowest_deferred_priority: int
     records: int
+    halted: HaltedStream | None = None
+    """The stream whose records these are, whatever their priority; its range has no tier map."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +193,17 @@ class Seam:
             }
         deferred = [
             [d.log_id, d.partition, d.start, d.end, d.tier_map_id, d.lowest_deferred_priority, d.records]
+            + ([] if d.halted is None else [astuple(d.halted)])
             for d in self.deferred
         ]
-        version = VERSION_WITH_REMOVED if any(part.removed_rows for part in self.partitions.values()) else VERSION
-        body = {"v": version, "commit_sequence": self.commit_sequence, "logs": logs, "deferred": deferred}
+        body = {"v": self._version(), "commit_sequence": self.commit_sequence, "logs": logs, "deferred": deferred}
         return json.dumps(body, separators=(",", ":"))
+
+    def _version(self) -> int:
+        """Return the oldest version that says all there is to say."""
+        if any(entry.halted for entry in self.deferred):
+            return VERSION_WITH_HALTS
+        return VERSION_WITH_REMOVED if any(part.removed_rows for part in self.partitions.values()) else VERSION
 
     @classmethod
     def from_json(cls, text: str) -> Seam:
@@ -191,9 +215,9 @@ class Seam:
         try:
             body = json.loads(text)
             version = body["v"]
-            if version not in {VERSION, VERSION_WITH_REMOVED}:
+            if version not in {VERSION, VERSION_WITH_REMOVED, VERSION_WITH_HALTS}:
                 raise SeamError(
-                    f"expected a seam of version {VERSION} or {VERSION_WITH_REMOVED}, found {version}: upgrade K2 to "
+                    f"expected a seam of version {VERSION} to {VERSION_WITH_HALTS}, found {version}: upgrade K2 to "
                     "one that reads it"
                 )
             partitions = {
@@ -213,7 +237,7 @@ class Seam:
                 for log_id, entries in body["logs"].items()
                 for number, entry in entries.items()
             }
-            deferred = tuple(DeferredRange(*entry) for entry in body["deferred"])
+            deferred = tuple(_deferred(*entry) for entry in body["deferred"])
             return cls(body["commit_sequence"], partitions, deferred)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise SeamError(f"expected a seam as JSON, found {text[:200]!r}: {error}") from error
@@ -228,3 +252,11 @@ class Seam:
                 "something that keeps no seam; roll it back to its last snapshot that has one"
             )
         return cls.from_json(text)
+
+
+def _deferred(*entry: Any) -> DeferredRange:  # Any: what JSON holds
+    values, halted = entry[:7], entry[7:]
+    if not halted:
+        return DeferredRange(*values)
+    (stream, symbols, since, since_us), *_ = halted
+    return DeferredRange(*values, halted=HaltedStream(stream, tuple(symbols), since, since_us))

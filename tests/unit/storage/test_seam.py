@@ -99,7 +99,7 @@ def test_unaccounted_is_what_has_no_fate() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "nonsense", "[]", "{}", '{"v": 1}', '{"v": 3, "commit_sequence": 1, "logs": {}, "deferred": []}'],
+    ["", "nonsense", "[]", "{}", '{"v": 1}', '{"v": 4, "commit_sequence": 1, "logs": {}, "deferred": []}'],
 )
 def test_what_is_no_seam_is_refused(text: str) -> None:
     with pytest.raises(SeamError):
