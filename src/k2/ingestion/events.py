@@ -279,13 +279,14 @@ class BackfillStopped:
 
 @dataclass(frozen=True, slots=True)
 class DeferredOutstanding:
-    """How many records of a partition are deferred, and whether the log's retention comes near them."""
+    """How many records of a partition are deferred, whether the log's retention comes near them, and halted streams."""
 
     table: str
     topic: str
     partition: int
     records: int
     near_retention: bool
+    halted_streams: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,7 @@ class IngestMetrics:
         )
         place = ["table", "topic", "partition"]
         self._outstanding = metrics.gauge("k2_backfill_outstanding_records", "Records deferred, not written yet", place)
+        self._halted_streams = metrics.gauge("k2_halted_streams", "Streams deferred since a gap of halting size", place)
         self._near_retention = metrics.gauge(
             "k2_backfill_near_retention_info", "1 while the log will soon delete deferred records", place
         )
@@ -268,6 +269,7 @@ class IngestMetrics:
         place = (event.table, event.topic, str(event.partition))
         self._outstanding.labels(*place).set(event.records)
         self._near_retention.labels(*place).set(event.near_retention)
+        self._halted_streams.labels(*place).set(event.halted_streams)
 
     @_count.register
     def _(self, event: events.DeferredNearRetention) -> None:

@@ -8,20 +8,22 @@ from typing import TYPE_CHECKING, Final
 
 from k2.ingestion.duplicates.deduplicator import Part
 from k2.ingestion.sequences.parts import BatchPart
+from k2.storage.halts import HaltedPart
 from k2.storage.seam import Counts, PartitionDelta
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     import polars as pl
 
     from k2.common.degradation import Priority
     from k2.ingestion.duplicates.deduplicator import Decisions
     from k2.ingestion.handover import Chunk
+    from k2.ingestion.overload.shedding import Sorted
     from k2.ingestion.sequences.parts import LeftOut
     from k2.kafka.decoding import BadRecord, Decoded
     from k2.storage.deferral import Predicate
-    from k2.storage.seam import LogPartition
+    from k2.storage.seam import HaltedStream, LogPartition
 
 _US_PER_MS: Final = 1_000
 
@@ -46,6 +48,8 @@ class PartitionPending:
     """Records deferred, by priority and reason."""
     logged_ms: int = 0
     """Log time that it reaches, with the records that were left out."""
+    halts: Counter[HaltedStream] = field(default_factory=Counter)
+    """The streams that were put off in all of it, each with how many of the deferred records are its own."""
     spilled: int = 0
     """How many of the frames, the first ones, are on disk."""
 
@@ -53,6 +57,16 @@ class PartitionPending:
     def deferred(self) -> int:
         """Records that were left out for now."""
         return self.shed.total()
+
+    @property
+    def deferred_by_priority(self) -> int:
+        """Of those, the records that are no halted stream's."""
+        return self.deferred - self.halts.total()
+
+    @property
+    def halted_parts(self) -> tuple[HaltedPart, ...]:
+        """What it does to halted streams."""
+        return tuple(HaltedPart(halted, records) for halted, records in self.halts.items())
 
     def delta(self, duplicates: int = 0) -> PartitionDelta:
         """Return what committing this adds: consumed as the consumer counted, rows as the decoder did."""
@@ -93,16 +107,22 @@ class Pending:
         part = self.partitions.get(chunk.log)
         return part is None or (part.epoch == chunk.epoch and part.end == chunk.start)
 
-    def takes(self, log: LogPartition, predicate: Predicate | None) -> bool:
-        """Say whether a chunk that is sorted by a predicate may join the partition's records.
+    def takes(
+        self, log: LogPartition, predicate: Predicate | None, halts: Collection[HaltedStream] = ()
+    ) -> bool:
+        """Say whether a chunk that is sorted by a predicate, and without halted streams, may join the partition's.
 
         One range of a deferred list has one predicate. Where nothing was deferred so far, a narrower one may take the
         place of the one before: it matches nothing that was kept.
         """
         part = self.partitions.get(log)
-        if part is None or part.predicate == predicate:
+        if part is None:
             return True
-        if part.deferred or part.predicate is None:
+        if part.halts.keys() != set(halts):
+            return False
+        if part.predicate == predicate:
+            return True
+        if part.deferred_by_priority or part.predicate is None:
             return False
         if predicate is not None and (
             predicate.tier_map_id != part.predicate.tier_map_id
@@ -116,20 +136,20 @@ class Pending:
         self,
         chunk: Chunk,
         decoded: Decoded,
+        found: Sorted,
         *,
         at: float,
-        nbytes: int,
         predicate: Predicate | None = None,
-        shed: Counter[tuple[Priority, str]] | None = None,
     ) -> None:
-        """Append a decoded chunk that fits; what is `shed` of it was not decoded, `nbytes` are those of the rest."""
+        """Append a decoded chunk that fits, as it was sorted by the predicate."""
         self.began = at if self.began is None else self.began
         part = self.partitions.get(chunk.log)
         if part is None:
             part = PartitionPending(chunk.batch.topic, chunk.epoch, chunk.start, chunk.start, chunk.arrived)
             part.predicate = predicate
             self.partitions[chunk.log] = part
-        part.shed.update(shed or {})
+        part.shed.update(found.shed)
+        part.halts.update(found.halts)
         part.end = chunk.end
         part.logged_ms = max(part.logged_ms, *chunk.batch.ts_log_ms[-1:], 0)
         part.leader_epoch = max(part.leader_epoch, chunk.batch.leader_epoch)
@@ -139,8 +159,8 @@ class Pending:
             part.frames.append(decoded.rows)
         part.bad.extend(decoded.bad)
         self.records += len(chunk.batch)
-        self.records_kept += len(chunk.batch) - (shed.total() if shed else 0)
-        self.nbytes += nbytes
+        self.records_kept += len(chunk.batch) - found.shed.total()
+        self.nbytes += found.batch.nbytes
 
     def drop(self, log: LogPartition) -> int:
         """Forget one partition; return how many records that were. Its bytes count until the next batch."""
@@ -168,6 +188,7 @@ class Pending:
                 part.end,
                 decisions[log].kept,
                 left_out.get(log),
+                tuple(halted for halted in part.halts if halted.since < part.end),
                 part.logged_ms * _US_PER_MS,
             )
             for log, part in self.partitions.items()

@@ -238,14 +238,13 @@ class TableLane:
         held = [part for batch in batches if (part := batch.partitions.get(chunk.log)) is not None]
         if not self._shedding.reaches(chunk.log, held, chunk.start):  # others went on with it, and may have deferred
             self._learn(self._heads.head(self.table))
-        predicate = self._shedding.in_force(chunk.log, held)
-        if not self._pending.takes(chunk.log, predicate):
+        predicate, halts = self._shedding.in_force(chunk.log, held), self._shedding.halted(chunk.log, held)
+        if not self._pending.takes(chunk.log, predicate, halts):
             self._is_cut = True
             return False
-        found = self._shedding.sort(chunk, predicate)
+        found = self._shedding.sort(chunk, predicate, halts)
         decoded = self._decoder.decode(found.batch, log_id=chunk.log.log_id)
-        now, nbytes = self._clock.monotonic(), found.batch.nbytes
-        self._pending.add(chunk, decoded, at=now, nbytes=nbytes, predicate=predicate, shed=found.shed)
+        self._pending.add(chunk, decoded, found, at=self._clock.monotonic(), predicate=predicate)
         crash_points.reached("after_decode")
         return True
 
@@ -317,8 +316,10 @@ class TableLane:
 
     def _watched(self, prepared: Prepared) -> Watched:
         if prepared.watched is None:
-            left_out = self._shedding.left_out(prepared.pending)
-            prepared.watched = self._gap_ledger.watch(prepared.pending.kept(prepared.decisions, left_out), self._logs)
+            kept = prepared.pending.kept(prepared.decisions, self._shedding.left_out(prepared.pending))
+            watched = self._gap_ledger.watch(kept, self._logs)
+            self._shedding.halt(watched.halts)
+            prepared.watched = watched
         return prepared.watched
 
     def _send_dead_letters(self, prepared: Prepared) -> None:

@@ -11,6 +11,7 @@ from k2.common.errors import K2Error, MemberFencedError
 from k2.common.logging import get_logger
 from k2.ingestion import events
 from k2.ingestion.backfill.making import BackfillMaker
+from k2.ingestion.backfill.releasing import NothingReleased, TimedReleases
 from k2.ingestion.duplicates.deduplicator import KeepAll
 from k2.ingestion.handover import Handover
 from k2.ingestion.intake import Intake
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from k2.common.clock import Clock
     from k2.ingestion.backfill.making import RangeParts
+    from k2.ingestion.backfill.releasing import Releases
     from k2.ingestion.dead_letters.collector import DeadLetters
     from k2.ingestion.duplicates.deduplicator import Deduplicator
     from k2.ingestion.lane_ports import Decoder, Writer
@@ -115,6 +117,7 @@ class IngestWorker:
         clock: Clock,
         observer: events.Observer,
         overload: OverloadParts | None = None,
+        releases: Releases | None = None,
         wait_for_writer: Callable[[threading.Event, float], bool] = threading.Event.wait,
         file_writer: Executor | None = None,
         closing: Sequence[Callable[[], None]] = (),
@@ -202,6 +205,7 @@ class IngestWorker:
             settings=settings.backfill,
             clock=clock,
             observer=self._observe,
+            releases=TimedReleases(settings.sequences.halt_seconds, clock, releases or NothingReleased()),
         )
         backfillers = {
             part.record_type.name: backfills.make(part.record_type.name, part.ranges, part.decoder, part.schemas)

@@ -12,10 +12,12 @@ from k2.common.degradation import Priority
 from k2.query.certificate import Deferred
 from k2.query.on_demand import MissingRange
 from k2.schemas.tier_maps import TierMap
-from k2.storage.deferral import predicate_of
+from k2.storage.deferral import DeferredList, predicate_of
+from k2.storage.halts import pieces
+from k2.storage.seam import LogPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from k2.common.load_shedder import TieredPriorities
     from k2.query.certificate import PartitionRead
@@ -40,17 +42,34 @@ def concerning(
         item = read.get((entry.log_id, entry.partition))
         if item is None or entry.start >= item.end:
             continue
-        is_deferred = _rule(head, entry)
         by_key = item.topic not in strays
-        if not by_key or is_deferred(symbol.encode()):
-            end = min(entry.end, item.end)
-            found.append(MissingRange(item.topic, item.partition, item.log_id, entry.start, end, by_key, is_deferred))
+        for start, end, is_deferred in _parts(head, entry, min(entry.end, item.end)):
+            if not by_key or is_deferred(symbol.encode()):
+                found.append(MissingRange(item.topic, item.partition, item.log_id, start, end, by_key, is_deferred))
     return tuple(found)
 
 
 def stated(ranges: Sequence[MissingRange], *, are_read: bool) -> tuple[Deferred, ...]:
     """Return the ranges as a certificate names them."""
     return tuple(Deferred(item.log_id, item.partition, item.start, item.end, are_read) for item in ranges)
+
+
+def _parts(head: TableHead, entry: DeferredRange, end: int) -> Iterator[tuple[int, int, IsDeferred]]:
+    """Give the parts of a range up to `end`, each with what says of a key whether its records are deferred there.
+
+    What a halted stream holds back is left out of all other ranges, or a record would be read twice.
+    """
+    if entry.halted is not None:
+        keys = frozenset(symbol.encode() for symbol in entry.halted.symbols)
+        yield entry.start, end, keys.__contains__
+        return
+    halts = DeferredList.of(head.seam, LogPartition(entry.log_id, entry.partition)).halted
+    for low, high, symbols in pieces(entry.start, end, halts):
+        yield low, high, _but(_rule(head, entry), frozenset(symbol.encode() for symbol in symbols))
+
+
+def _but(is_deferred: IsDeferred, keys: frozenset[bytes]) -> IsDeferred:
+    return (lambda key: key not in keys and is_deferred(key)) if keys else is_deferred
 
 
 def _rule(head: TableHead, entry: DeferredRange) -> IsDeferred:

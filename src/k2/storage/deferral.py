@@ -48,8 +48,10 @@ class Predicate:
         """Say whether a record of a priority is deferred."""
         return priority >= self.deferred_from
 
-    def covers(self, other: Predicate) -> bool:
+    def covers(self, other: Predicate | None) -> bool:
         """Say whether all that another one matches is deferred by this one too."""
+        if other is None:
+            return True
         return self.tier_map_id == other.tier_map_id and self.deferred_from <= other.deferred_from
 
 
@@ -198,8 +200,8 @@ class DeferredList:
 class Deferral:
     """What one commit does to the deferred lists: an ingest batch defers, a backfill writes a range.
 
-    `predicates` and `halts` say by what each partition of the batch was sorted; `tier_maps` are the texts, by id, of the maps that
-    they name. With `backfill`, the commit has no deltas: no offset moves.
+    `predicates` and `halts` say by what each partition of the batch was sorted; `tier_maps` are the texts, by id, of
+    the maps that they name. With `backfill`, the commit has no deltas: no offset moves.
     """
 
     predicates: Mapping[LogPartition, Predicate] = field(default_factory=dict)

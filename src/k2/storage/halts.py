@@ -6,6 +6,7 @@ counts it, whatever its predicate says. So both kinds of range lie beside each o
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -64,8 +65,8 @@ def with_batch(
     passed = [halted.stream for halted in known if halted is not None and halted not in added]
     if passed:
         raise FencedError(
-            f"expected a batch of {_where(key)} to put off the halted streams {passed}, as the table's list asks, found "
-            "that it does not: drop the batch, take the list from the head and sort again"
+            f"expected a batch of {_where(key)} to put off the halted streams {passed}, as the table's list asks, "
+            "found that it does not: drop the batch, take the list from the head and sort again"
         )
     after = {
         halted: replace(entry, end=end, records=entry.records + added[halted]) if added[halted] else entry
@@ -105,7 +106,7 @@ def problems_of(halts: Sequence[DeferredRange], next_offset: int) -> Iterator[st
 def pieces(start: int, end: int, halts: Sequence[HaltedStream]) -> Iterator[tuple[int, int, frozenset[str]]]:
     """Cut a range at the messages from which on streams are halted; with each piece come the symbols not its own."""
     cuts = sorted({start, end, *(halted.since for halted in halts if start < halted.since < end)})
-    for low, high in zip(cuts, cuts[1:], strict=False):
+    for low, high in itertools.pairwise(cuts):
         yield low, high, frozenset(symbol for each in halts if each.since <= low for symbol in each.symbols)
 
 

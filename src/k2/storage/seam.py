@@ -237,7 +237,7 @@ class Seam:
                 for log_id, entries in body["logs"].items()
                 for number, entry in entries.items()
             }
-            deferred = tuple(_deferred(*entry) for entry in body["deferred"])
+            deferred = tuple(_deferred(entry) for entry in body["deferred"])
             return cls(body["commit_sequence"], partitions, deferred)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise SeamError(f"expected a seam as JSON, found {text[:200]!r}: {error}") from error
@@ -254,9 +254,9 @@ class Seam:
         return cls.from_json(text)
 
 
-def _deferred(*entry: Any) -> DeferredRange:  # Any: what JSON holds
+def _deferred(entry: list[Any]) -> DeferredRange:  # Any: what JSON holds
     values, halted = entry[:7], entry[7:]
     if not halted:
         return DeferredRange(*values)
     (stream, symbols, since, since_us), *_ = halted
-    return DeferredRange(*values, halted=HaltedStream(stream, tuple(symbols), since, since_us))
+    return DeferredRange(*values, HaltedStream(stream, tuple(symbols), since, since_us))

@@ -65,7 +65,7 @@ class World:
             since = self.seam if self.deferred_from is None else self.deferred_from
             left_out = LeftOut(since, Predicate("map", 1 if wide else 2), held.__contains__)
             rows = rows.filter(~pl.col("symbol").is_in(held))
-        return BatchPart(TOPIC, self.seam, end, [rows], left_out, logged_us)
+        return BatchPart(TOPIC, self.seam, end, [rows], left_out, logged_us=logged_us)
 
     def ingest(self, ledger: GapLedger, end: int, *, deferring: bool, wide: bool = False) -> None:
         part = self.part(end, deferring=deferring, wide=wide)

@@ -323,28 +323,28 @@ def test_one_batch_of_a_partition_is_sorted_by_one_predicate(
 
 def test_deferred_records_are_consumed_and_accounted_for() -> None:
     pending, whole = Pending(), chunk(["A", "X", "X"])
-    shed = World(AGGRESSIVE).shedding.sort(whole, by(2)).shed
+    found = World(AGGRESSIVE).shedding.sort(whole, by(2))
     rows = market_rows([100], record_type=TRADES).drop("commit_sequence", "written_by")
 
-    pending.add(whole, Decoded(rows, ()), at=1.0, nbytes=1, predicate=by(2), shed=shed)
+    pending.add(whole, Decoded(rows, ()), found, at=1.0, predicate=by(2))
 
     delta = pending.partitions[KEY].delta()
     assert delta.counts == Counts(consumed=3, rows=1, deferred=2)
     assert delta.counts.unaccounted == 0
-    assert (pending.records, pending.records_kept, pending.nbytes) == (3, 1, 1)
+    assert (pending.records, pending.records_kept, pending.nbytes) == (3, 1, found.batch.nbytes)
     assert DeferredList.of(Seam(), KEY).deferring(delta.start, delta.end, by(2), 2).records == 2
     assert pending.drop(KEY) == 3
     assert (pending.records, pending.records_kept) == (0, 0)
 
 
 def test_a_part_reaches_the_log_time_of_its_last_record_though_that_is_deferred() -> None:
-    pending, shed = Pending(), World(AGGRESSIVE).shedding.sort(chunk(["A", "X"]), by(2)).shed
+    pending, found = Pending(), World(AGGRESSIVE).shedding.sort(chunk(["A", "X"]), by(2))
     for start, times_ms in ((100, [1_000, 2_000]), (102, [3_000, 9_000])):
         whole = chunk(["A", "X"], start)
         timed = replace(whole, batch=replace(whole.batch, ts_log_ms=times_ms))
         rows = market_rows([start], record_type=TRADES).drop("commit_sequence", "written_by")
-        pending.add(timed, Decoded(rows, ()), at=1.0, nbytes=1, predicate=by(2), shed=shed)
+        pending.add(timed, Decoded(rows, ()), found, at=1.0, predicate=by(2))
 
-    (found,) = pending.kept({KEY: PartDecision([])}, {}).values()
+    (kept,) = pending.kept({KEY: PartDecision([])}, {}).values()
 
-    assert found.logged_us == 9_000_000
+    assert kept.logged_us == 9_000_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 import polars as pl
@@ -13,18 +14,18 @@ from k2.common.errors import AccountingError, CorruptionError, FencedError, K2Er
 from k2.common.load_shedder import LoadShedder
 from k2.common.logging import get_logger
 from k2.ingestion import events
-from k2.ingestion.backfill.choosing import Task
 from k2.kafka.batches import LogBatch
 from k2.schemas.tier_maps import TierMap
 from k2.storage.backfills import BackfilledRange
 from k2.storage.deferral import Backfill, DeferredList, predicate_of, seam_after_backfill
+from k2.storage.halts import NOBODY, owners
 from k2.storage.seam import Counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from k2.common.clock import Clock
-    from k2.ingestion.backfill.choosing import Chooser
+    from k2.ingestion.backfill.choosing import Chooser, Task
     from k2.ingestion.backfill.reading import Keeps, RangeReader
     from k2.ingestion.backfill.settings import BackfillSettings
     from k2.ingestion.dead_letters.collector import DeadLetters
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from k2.ingestion.lane_ports import Decoder, Heads
     from k2.kafka.decoding import BadRecord
     from k2.kafka.registry import CachedSchemas
-    from k2.storage.seam import LogPartition, Seam
+    from k2.storage.seam import HaltedStream, LogPartition, Seam
     from k2.storage.writer import Commit
 
 log = get_logger(__name__)
@@ -211,9 +212,10 @@ class Backfiller:
         while self._clock.monotonic() < deadline and not self._must_give_way():
             head = self._parts.heads.head(self._parts.table)
             held = DeferredList.of(head.seam, task.key)
-            if not held.entries:
+            following = task.of(held)
+            if following is None:
                 break
-            task = Task(task.topic, held, task.extent)
+            task = following
             self._reader.place(task.place, task.entry.start)
             keeps = self._keeps(task)
             while not self._reader.step(task.entry.end, keeps):
@@ -253,13 +255,18 @@ class Backfiller:
 
     def _keeps(self, task: Task) -> Keeps:
         predicate, data_type = predicate_of(task.entry), self._parts.table
+        if predicate.halted is not None:
+            return partial(_are_of, (predicate.halted,))
+        halts = task.held.halted
         shedder = self._shedders.get(predicate.tier_map_id)
         if shedder is None:
             shedder = self._shedders[predicate.tier_map_id] = LoadShedder(self._tier_map(task).priorities())
 
         def keeps(batch: LogBatch) -> list[bool]:
-            deferred: list[bool] = (shedder.priorities(batch.keys, data_type) >= predicate.deferred_from).tolist()
-            return deferred
+            of_none = owners(batch.keys, batch.offsets, halts) == NOBODY
+            deferred = of_none & (shedder.priorities(batch.keys, data_type) >= predicate.deferred_from)
+            found: list[bool] = deferred.tolist()
+            return found
 
         return keeps
 
@@ -360,6 +367,12 @@ class Backfiller:
         self._begin_again()
         self.stopped = f"{type(error).__name__}: {error}"
         self._observe(events.BackfillStopped(self._parts.table, self.stopped))
+
+
+def _are_of(halts: tuple[HaltedStream, ...], batch: LogBatch) -> list[bool]:
+    """Say of each message whether it is one of the streams'."""
+    found: list[bool] = (owners(batch.keys, batch.offsets, halts) != NOBODY).tolist()
+    return found
 
 
 def _nothing(task: Task) -> LogBatch:

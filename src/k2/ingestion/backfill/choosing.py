@@ -2,14 +2,17 @@
 
 A range is read from the very log that it was deferred in. What was deferred in a log whose topic is another one by now
 is lost: its tasks are urgent, and their extent holds nothing.
+A halted stream's range is written once the stream was released, or its time is over, or its records would be lost.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from k2.ingestion import events
+from k2.ingestion.backfill.releasing import NothingReleased
 from k2.kafka.ports import LogRange
 from k2.storage.deferral import DeferredList
 from k2.storage.seam import LogPartition
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
     from k2.common.clock import Clock
     from k2.ingestion.backfill.reading import RangeReader
+    from k2.ingestion.backfill.releasing import Releases
     from k2.ingestion.backfill.retention import RetentionWatch, TimeLeft
     from k2.kafka.ports import TopicPartition
     from k2.storage.seam import DeferredRange
@@ -37,11 +41,12 @@ class LogEnds(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """The first entry of a partition's list, as a head had it, and the log that it is to be read from."""
+    """An entry of a partition's list that may be written, as a head had it, and the log that it is to be read from."""
 
     topic: str
     held: DeferredList
     extent: LogRange
+    entry: DeferredRange
     urgent: bool = False
 
     @property
@@ -50,19 +55,39 @@ class Task:
         return self.held.key
 
     @property
-    def entry(self) -> DeferredRange:
-        """The range to write."""
-        return self.held.entries[0]
-
-    @property
     def place(self) -> TopicPartition:
         """Topic and number of the partition."""
         return self.topic, self.key.partition
 
     @property
     def offsets(self) -> int:
-        """Offsets that the whole list spans."""
-        return sum(entry.end - entry.start for entry in self.held.entries)
+        """Offsets that are to be read until the list, or the halted stream, is written."""
+        entries = (self.entry,) if self.entry.halted else self.held.entries
+        return sum(entry.end - entry.start for entry in entries)
+
+    def of(self, held: DeferredList) -> Task | None:
+        """Return what there is to write next of the same list, or halted stream, in a later head."""
+        if self.entry.halted is None:
+            entry = next(iter(held.entries), None)
+        else:
+            halts = () if held.entries else held.halts
+            entry = next((each for each in halts if each.halted == self.entry.halted), None)
+        return None if entry is None else replace(self, held=held, entry=entry)
+
+
+@dataclass(frozen=True, slots=True)
+class _List:
+    """All that is deferred of one partition."""
+
+    topic: str
+    held: DeferredList
+    extent: LogRange
+    urgent: bool
+
+    @property
+    def place(self) -> TopicPartition:
+        """Topic and number of the partition."""
+        return self.topic, self.held.key.partition
 
 
 class Chooser:
@@ -78,6 +103,7 @@ class Chooser:
         retention: RetentionWatch,
         clock: Clock,
         observer: events.Observer,
+        releases: Releases | None = None,
     ) -> None:
         self._table = table
         self._log_ends = log_ends
@@ -86,6 +112,7 @@ class Chooser:
         self._retention = retention
         self._clock = clock
         self._observe = observer
+        self._releases = releases or NothingReleased()
         self._last: LogPartition | None = None
         self._told: dict[TopicPartition, bool] = {}
         self._logged: dict[TopicPartition, tuple[int, int]] = {}
@@ -97,47 +124,60 @@ class Chooser:
         Raises:
             UnavailableError: the log does not answer.
         """
-        tasks = self._tasks(head)
-        self._tell(tasks)
+        lists = self._lists(head)
+        self._tell(lists)
+        tasks = [task for each in lists if (task := self._task(each)) is not None]
         if not tasks:
             return None
         chosen = min(tasks, key=lambda task: (not task.urgent, task.key != self._last, task.key))
         self._last = chosen.key
         return chosen
 
-    def _tasks(self, head: TableHead) -> list[Task]:
+    def _lists(self, head: TableHead) -> list[_List]:
         owned = self._owned()
         topics = {log.log_id: log.topic for log in head.logs}
         keys = sorted({LogPartition(entry.log_id, entry.partition) for entry in head.seam.deferred})
         mine = [key for key in keys if owned.get((topics.get(key.log_id, ""), key.partition)) == key]
-        tasks = self._gone(head, keys, {topic: at.log_id for (topic, _), at in owned.items()}, topics)
+        lists = self._gone(head, keys, {topic: at.log_id for (topic, _), at in owned.items()}, topics)
         if not mine:
-            return tasks
+            return lists
         extents = self._log_ends.ranges({topics[key.log_id] for key in mine})
         for key in mine:
             topic, held = topics[key.log_id], DeferredList.of(head.seam, key)
             extent = extents.get((topic, key.partition))
             if extent is not None:
-                left = self._left(topic, held, extent)
-                tasks.append(Task(topic, held, extent, left.is_near))
-        return tasks
+                lists.append(_List(topic, held, extent, self._left(topic, held, extent).is_near))
+        return lists
+
+    def _task(self, of: _List) -> Task | None:
+        """Return what may be written of a partition: what overload deferred, then streams that go on."""
+        entry = next(iter(of.held.entries), None) or next(filter(partial(self._goes_on, of), of.held.halts), None)
+        if entry is None and of.urgent:  # rather with a gap in the table than lost
+            entry = of.held.halts[0]
+        return None if entry is None else Task(of.topic, of.held, of.extent, entry, of.urgent)
+
+    def _goes_on(self, of: _List, entry: DeferredRange) -> bool:
+        if entry.halted is None or entry.start > entry.halted.since:  # it was let go on before
+            return True
+        return self._releases.is_released(self._table, of.topic, entry.partition, entry.halted)
 
     def _gone(
         self, head: TableHead, keys: Iterable[LogPartition], read: Mapping[str, int], topics: Mapping[int, str]
-    ) -> list[Task]:
+    ) -> list[_List]:
         """Return what was deferred in older logs of the topics that this worker reads, whoever reads the partition."""
-        tasks = []
+        lists = []
         for key in keys:
             topic = topics.get(key.log_id, "")
             if key.log_id < read.get(topic, 0):
                 held = DeferredList.of(head.seam, key)
-                end = held.entries[-1].end
-                tasks.append(Task(topic, held, LogRange(end, end), urgent=True))
+                end = max(entry.end for entry in (*held.entries, *held.halts))
+                lists.append(_List(topic, held, LogRange(end, end), urgent=True))
                 self._told.setdefault((topic, key.partition), False)
-        return tasks
+        return lists
 
     def _left(self, topic: str, held: DeferredList, extent: LogRange) -> TimeLeft:
-        place, start = (topic, held.key.partition), held.entries[0].start
+        place = (topic, held.key.partition)
+        start = min(entry.start for entry in (*held.entries, *held.halts))
         known_at, logged_ms = self._logged.get(place, (-1, None))
         left = self._retention.left(topic, start, logged_ms, extent)
         if known_at < 0 or (left.is_near and known_at != start):  # log times grow: an earlier record's is the worse one
@@ -160,10 +200,11 @@ class Chooser:
             self._logged[place] = start, found
         return found
 
-    def _tell(self, tasks: list[Task]) -> None:
-        places = {task.place for task in tasks}
-        for task in tasks:
-            self._observe(events.DeferredOutstanding(self._table, *task.place, task.held.records, task.urgent))
+    def _tell(self, lists: list[_List]) -> None:
+        places = {each.place for each in lists}
+        for each in lists:
+            streams = len(each.held.halts)
+            self._observe(events.DeferredOutstanding(self._table, *each.place, each.held.records, each.urgent, streams))
         for place in [place for place in self._told if place not in places]:
             del self._told[place]
             self._logged.pop(place, None)

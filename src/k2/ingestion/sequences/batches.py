@@ -120,31 +120,35 @@ def observe(
     markers: Sequence[Marker] = (),
     until_us: int = 0,
     is_held: Callable[[str], bool] = nobody,
+    before: Observation | None = None,
 ) -> Observation:
     """Check the rows of one partition, in the order of their offsets, up to `end_offset`; `memory` stays as it is.
 
     `scope` names the column that tells streams apart: symbol or channel. A marker counts before the first row that was
     logged after it; `until_us` is a time that the log has passed without another row. Of a stream that `is_held` the
-    rows are left out: what it misses, or is said to have sent, may be in those, and nothing is said of it.
+    rows are left out: what it misses, or is said to have sent, may be in those, and nothing is said of it. `before` is
+    what the rows before these did since `memory`; it is moved, and returned.
     """
-    seen = Observation(clock_us=memory.clock_us, offset=memory.offset, marker=memory.marker)
+    seen = before or Observation(clock_us=memory.clock_us, offset=memory.offset, marker=memory.marker)
+    clock_us, offset = seen.clock_us, seen.offset
     if rows.height:
         rows = rows if rows["log_offset"].is_sorted() else rows.sort("log_offset")
         newest = rows["ts_log"].dt.epoch("us").max()
-        seen.clock_us = max(memory.clock_us, newest if isinstance(newest, int) else 0)
+        seen.clock_us = max(clock_us, newest if isinstance(newest, int) else 0)
         seen.offset = int(rows["log_offset"][-1])
     passed_us = max(seen.clock_us, until_us)
-    due = [each for each in markers if each.offset > memory.marker and each.time_us < passed_us]
+    due = [each for each in markers if each.offset > seen.marker and each.time_us < passed_us]
     if due:
         seen.marker = due[-1].offset
     if rows.height or due:
-        columns = _columns(rows, scope, memory, [each for each in due if not is_held(each.stream)])
-        seen.messages = int(np.count_nonzero(columns.marker == NO_OFFSET))
+        columns = _columns(rows, scope, clock_us, offset, [each for each in due if not is_held(each.stream)])
+        seen.messages += int(np.count_nonzero(columns.marker == NO_OFFSET))
         breaks = _breaks(columns, rules)
         for place, name in enumerate(columns.names):
             first, last = int(columns.starts[place]), int(columns.starts[place + 1])
             known = memory.streams.get(name)
-            walk = _Walk(name, known.copy() if known else None, columns, partition, rules, seen)
+            state = seen.states.get(name) or (known.copy() if known else None)
+            walk = _Walk(name, state, columns, partition, rules, seen)
             inside = breaks[np.searchsorted(breaks, first, "right") : np.searchsorted(breaks, last, "left")]
             edges = [first, *inside.tolist(), last]
             for start, end in itertools.pairwise(edges):
@@ -257,8 +261,8 @@ class _Walk:
         state.messages += last - row
 
 
-def _columns(rows: pl.DataFrame, scope: str, memory: Memory, markers: Sequence[Marker]) -> _Columns:
-    clock = pl.col("ts_log").dt.epoch("us").cum_max().clip(lower_bound=memory.clock_us)
+def _columns(rows: pl.DataFrame, scope: str, clock_us: int, offset: int, markers: Sequence[Marker]) -> _Columns:
+    clock = pl.col("ts_log").dt.epoch("us").cum_max().clip(lower_bound=clock_us)
     prepared = rows.lazy().select(
         stream=pl.col(scope),
         sequence=pl.col("sequence"),
@@ -271,7 +275,7 @@ def _columns(rows: pl.DataFrame, scope: str, memory: Memory, markers: Sequence[M
     )
     frame = prepared.collect()
     if markers:
-        frame = _with_markers(frame, markers, memory.offset)
+        frame = _with_markers(frame, markers, offset)
     frame = frame.filter(pl.col("sequence").is_not_null() & pl.col("stream").is_not_null())
     names = frame["stream"].unique().sort()
     code = frame["stream"].cast(pl.Enum(names)).to_physical().to_numpy()

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import bisect
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
 from k2.common.errors import FencedError, LogIdentityError
 from k2.common.logging import get_logger
-from k2.ingestion.sequences.batches import COLUMNS, Memory, observe, remembered, without_forgotten
+from k2.ingestion.sequences.batches import COLUMNS, Memory, Observation, observe, remembered, without_forgotten
 from k2.ingestion.sequences.checkpoints import Checkpoint, CheckpointPlace, NoCheckpoints
 from k2.ingestion.sequences.filling import closed, past_memory
 from k2.ingestion.sequences.gap_frames import GapPlace, gap_frame
+from k2.ingestion.sequences.halting import SYMBOLS, halting, symbols_of
 from k2.ingestion.sequences.markers import NoMarkers
 from k2.ingestion.sequences.parts import BatchPart
 from k2.ingestion.sequences.telling import GapTeller
@@ -31,14 +33,14 @@ if TYPE_CHECKING:
 
     from k2.common.clock import Clock
     from k2.ingestion.events import Observer
-    from k2.ingestion.sequences.batches import Observation, StreamChange
+    from k2.ingestion.sequences.batches import StreamChange
     from k2.ingestion.sequences.checkpoints import Checkpoints
     from k2.ingestion.sequences.filling import GapLog
     from k2.ingestion.sequences.markers import Marker, Markers
     from k2.ingestion.sequences.ports import GapTable, LogEnds, RowSource
     from k2.ingestion.sequences.settings import SequenceSettings
     from k2.storage.deferral import Predicate
-    from k2.storage.seam import Seam
+    from k2.storage.seam import HaltedStream, Seam
     from k2.storage.tables import RegisteredLog
 
 log = get_logger(__name__)
@@ -64,7 +66,7 @@ class _Undecided(NamedTuple):
     list began when it was first seen; what others had written of it by then lies before.
     """
 
-    predicate: Predicate
+    predicate: Predicate | None
     since: int | None
     listed_since: int
 
@@ -80,6 +82,10 @@ class Watched:
     topics: dict[LogPartition, str] = field(default_factory=dict)
     gap_events: pl.DataFrame | None = None
     is_recorded: bool = False
+    released: list[tuple[LogPartition, HaltedStream]] = field(default_factory=list)
+    """Streams that were halted, and go on."""
+    halts: dict[LogPartition, tuple[HaltedStream, ...]] = field(default_factory=dict)
+    """Streams that the batch shows to be halted: it is to be read again without them, and not to be recorded."""
 
 
 class GapLedger:
@@ -117,6 +123,8 @@ class GapLedger:
         self._look_at = clock.monotonic()
         self._known: dict[LogPartition, _Remembered] = {}
         self._undecided: dict[LogPartition, _Undecided] = {}
+        self._halted: dict[LogPartition, set[HaltedStream]] = {}
+        """Streams that are halted, or were and are not decided since; where streams are symbols."""
 
     def watch(self, parts: Mapping[LogPartition, BatchPart], logs: Mapping[int, RegisteredLog]) -> Watched:
         """Decide what the batch's rows are; changes nothing.
@@ -133,14 +141,17 @@ class GapLedger:
         if parts:
             self._markers.refresh()
         for key, part in parts.items():
-            if part.deferring is not None and self._scopes[part.topic] != "symbol":
+            if part.left_out_since and self._scopes[part.topic] != "symbol":
                 watched.undecided[key] = self._undecided_after(key, part)
                 continue  # its streams go through what is deferred and what is not
+            self._halted.setdefault(key, set()).update(part.halts)
             rows = _rows(part.frames)
             memory, missed = self._memory(key, part, rows)
-            seen = self._observed(memory, rows, key, part, part.held_at(part.start), part.passed_us)
+            seen = self._seen(memory, rows, key, part, part.passed_us)
             watched.seen[key], watched.ends[key], watched.topics[key] = seen, part.end, part.topic
             watched.undecided[key] = self._undecided_after(key, part)
+            watched.released += [(key, halted) for halted in self._released(key, part)]
+            watched.halts[key] = halting(seen, rows, part, self._settings, partial(self._symbols, key, part, rows))
             topic_id = logs[key.log_id].topic_id
             if missed or seen.changes:
                 changes.append(self._as_events([*missed, *seen.changes], key, part, topic_id))
@@ -177,10 +188,12 @@ class GapLedger:
                 continue
             key = LogPartition(registered.log_id, number)
             seam = pinned.head.seam.next_offset(key)
-            if DeferredList.of(pinned.head.seam, key).entries:
+            held = DeferredList.of(pinned.head.seam, key)
+            if held.entries or (held.halts and self._scopes[topic] != "symbol"):
                 continue
             if seam is not None and seam >= ends[topic, number].end:
-                self._pass_time(key, BatchPart(topic, seam, seam, ()), registered.topic_id, until_us)
+                quiet = BatchPart(topic, seam, seam, (), halts=held.halted)
+                self._pass_time(key, quiet, registered.topic_id, until_us)
 
     def record(self, watched: Watched) -> None:
         """Write the events of gaps, before the batch is committed; safe to call again; UnavailableError."""
@@ -207,6 +220,8 @@ class GapLedger:
                 self._undecided.pop(key, None)
             else:
                 self._undecided[key] = undecided
+        for key, halted in watched.released:
+            self._halted[key].discard(halted)
         if watched.seen:
             told = [(watched.topics[key], seen) for key, seen in watched.seen.items()]
             self._teller.tell(told, watched.gap_events)
@@ -217,7 +232,7 @@ class GapLedger:
         Where something is left out still, it is read once nothing is.
         """
         for key in partitions:
-            if key not in self._undecided:
+            if key not in self._undecided and not self._halted.get(key):
                 self._known.pop(key, None)
 
     def _filled_past_memory(
@@ -232,17 +247,29 @@ class GapLedger:
 
     def _pass_time(self, key: LogPartition, part: BatchPart, topic_id: str, until_us: int) -> None:
         rows = _rows(())
+        self._halted.setdefault(key, set()).update(part.halts)
         memory, missed = self._memory(key, part, rows)
-        seen = self._observed(memory, rows, key, part, part.held_at(part.start), until_us)
+        seen = self._seen(memory, rows, key, part, until_us)
         watched = Watched({key: seen}, {key: part.end}, {key: None}, {key: part.topic})
+        watched.released = [(key, halted) for halted in self._released(key, part)]
         if missed or seen.changes:
             watched.gap_events = self._as_events([*missed, *seen.changes], key, part, topic_id)
             self._teller.see_that_none_halts(watched.gap_events)
-        if missed or seen.states or seen.marker != memory.marker:
+        if missed or seen.states or seen.marker != memory.marker or watched.released or key in self._undecided:
             self.record(watched)
             self.committed(watched, self._known[key].commit_sequence)
 
     # Memory.
+
+    def _seen(
+        self, memory: Memory, rows: pl.DataFrame, key: LogPartition, part: BatchPart, until_us: int = 0
+    ) -> Observation:
+        """Return what a batch's own rows did, each stream's until it is left out."""
+        seen, pieces = Observation(clock_us=memory.clock_us, offset=memory.offset, marker=memory.marker), part.pieces
+        for low, high in pieces:
+            piece = rows if len(pieces) == 1 else rows.filter(pl.col("log_offset").is_between(low, high - 1))
+            seen = self._observed(memory, piece, key, replace(part, end=high), part.held_at(low), until_us, seen)
+        return seen
 
     def _observed(
         self,
@@ -252,6 +279,7 @@ class GapLedger:
         part: BatchPart,
         is_held: Callable[[str], bool],
         until_us: int = 0,
+        before: Observation | None = None,
     ) -> Observation:
         return observe(
             memory,
@@ -263,44 +291,58 @@ class GapLedger:
             markers=_after(self._markers.of(part.topic, key.partition), memory.marker),
             until_us=until_us,
             is_held=is_held,
+            before=before,
         )
 
     def _memory(self, key: LogPartition, part: BatchPart, rows: pl.DataFrame) -> tuple[Memory, Sequence[StreamChange]]:
         """Return the memory at the part's start, and what was not decided yet of the offsets before."""
         found = self._known.get(key)
-        undecided = None if self._goes_on(key, part) else self._undecided.get(key)
+        undecided = [_Undecided(None, halted.since, halted.since) for halted in self._released(key, part)]
+        if key in self._undecided and not self._goes_on(key, part):
+            undecided.append(self._undecided[key])
         is_late = found is not None and found.is_partial and part.deferring is None
-        if found is None or found.next_offset != part.start or undecided is not None or is_late:
+        if found is None or found.next_offset != part.start or undecided or is_late:
             found = self._from_table(key, part, rows, undecided)
             self._known[key] = found
         return found.memory, found.untold
 
+    def _released(self, key: LogPartition, part: BatchPart) -> set[HaltedStream]:
+        return self._halted.get(key, set()).difference(part.halts)
+
+    def _symbols(self, key: LogPartition, part: BatchPart, rows: pl.DataFrame, stream: str) -> set[str]:
+        if self._scopes[part.topic] == "symbol":
+            return {stream}
+        low = max(0, part.start - self._rules.memory_offsets)
+        stored = self._source.pinned(self._table).rows(key, low, part.start, columns=SYMBOLS) if low < part.start else ()
+        return symbols_of(stream, [rows, *stored])
+
     def _goes_on(self, key: LogPartition, part: BatchPart) -> bool:
         """Say whether all that was left out of a partition is still; otherwise some of it has been written since."""
         undecided = self._undecided.get(key)
-        return (
-            undecided is not None
-            and part.deferring is not None
-            and part.deferring.predicate.covers(undecided.predicate)
-        )
+        if undecided is None or self._scopes[part.topic] != "symbol":
+            return undecided is not None and bool(part.left_out_since)
+        return part.deferring is not None and part.deferring.predicate.covers(undecided.predicate)
 
     def _undecided_after(self, key: LogPartition, part: BatchPart) -> _Undecided | None:
         """Return what is to be decided again of a partition once the part and those before it are whole."""
-        if part.deferring is None:
+        by_symbol = self._scopes[part.topic] == "symbol"
+        predicate = None if part.deferring is None else part.deferring.predicate
+        if predicate is None and (by_symbol or not part.halts):
             return None
         before, known = self._undecided.get(key), self._known.get(key)
         if before is not None and self._goes_on(key, part):
-            return before._replace(predicate=part.deferring.predicate)
-        since = part.deferring.since
+            return before._replace(predicate=predicate)
+        since = part.deferring.since if by_symbol and part.deferring else min(part.left_out_since)
         is_first = since >= part.start and known is not None and known.next_offset == part.start
-        return _Undecided(part.deferring.predicate, part.start if is_first else None, since)
+        is_told = by_symbol or known is None or not known.untold
+        return _Undecided(predicate, part.start if is_first and is_told else None, since)
 
     def _from_table(
-        self, key: LogPartition, part: BatchPart, rows: pl.DataFrame, undecided: _Undecided | None
+        self, key: LogPartition, part: BatchPart, rows: pl.DataFrame, undecided: Sequence[_Undecided]
     ) -> _Remembered:
         """Take the memory from one head: rolled forward where it is behind, rebuilt where there is none to trust.
 
-        What happens from where on it is `undecided` was not told before. Where that is not known, a backfilled row
+        What happens from the first `undecided` offset on was not told before. Where one is not known, a backfilled row
         tells: then what the rows can tell for certain is decided again, which changes nothing where it was. However
         long something was left out, that reaches back to before it.
         """
@@ -314,16 +356,17 @@ class GapLedger:
             known = _Remembered(saved.memory, saved.next_offset, saved.commit_sequence)
         if known and (known.next_offset > start or known.commit_sequence > table.head.seam.commit_sequence):
             known = None
-        pending_from = None if undecided is None else undecided.since
-        known_from = start if undecided is None else undecided.listed_since if pending_from is None else pending_from
-        reach = max(0, min(start, known_from) - 2 * self._rules.memory_offsets)
-        if known and known.next_offset >= reach and undecided is None:
+        offsets = [each.since for each in undecided if each.since is not None]
+        pending_from = min(offsets) if offsets and len(offsets) == len(undecided) else None
+        known_from = min([start, *(each.listed_since if each.since is None else each.since for each in undecided)])
+        reach = max(0, known_from - 2 * self._rules.memory_offsets)
+        if known and known.next_offset >= reach and not undecided:
             memory, low, sure, since_us = known.memory, known.next_offset, known.next_offset, 0
             missed = [*known.untold]
         else:
             memory, low, missed = Memory(), reach, []
             sure = reach + self._rules.memory_offsets if reach else 0
-            since_us = self._since_us(rows) if undecided is None else 0
+            since_us = 0 if undecided else self._since_us(rows)
         decided_from = min(sure if pending_from is None else pending_from, start)
         is_held, is_told, count = part.held_at(start - 1), pending_from is not None or bool(missed), 0
         for slab in table.rows(key, low, start, columns=_REBUILT, since_us=since_us) if low < start else ():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from k2.storage.deferral import Predicate
+    from k2.storage.seam import HaltedStream
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,9 @@ class BatchPart:
     end: int
     frames: Sequence[pl.DataFrame]
     deferring: LeftOut | None = None
-    """What is left out of the batch, or of those before it: what is missing there is no gap yet."""
+    """What overload leaves out of the batch, or of those before it: what is missing there is no gap yet."""
+    halts: tuple[HaltedStream, ...] = ()
+    """Streams that are left out, each since its message; what others miss is a gap."""
     logged_us: int = 0
     """Log time that the batch reaches, with the records that are left out."""
 
@@ -44,11 +48,24 @@ class BatchPart:
         """
         return 0 if self.deferring is None else self.logged_us
 
+    @property
+    def left_out_since(self) -> list[int]:
+        """Since which offsets something is left out."""
+        return [halted.since for halted in self.halts] + ([] if self.deferring is None else [self.deferring.since])
+
+    @property
+    def pieces(self) -> list[tuple[int, int]]:
+        """The batch, cut where a stream is halted: of each piece a stream is left out or is not."""
+        cuts = sorted({halted.since for halted in self.halts if self.start < halted.since < self.end})
+        return list(itertools.pairwise([self.start, *cuts, self.end]))
+
     def held_at(self, offset: int) -> Callable[[str], bool]:
         """Return what says of a stream that its record of an offset would be left out."""
-        if self.deferring is not None and self.deferring.since <= offset:
-            return self.deferring.holds
-        return nobody
+        halted = {symbol for halted in self.halts if halted.since <= offset for symbol in halted.symbols}
+        if self.deferring is None or self.deferring.since > offset:
+            return halted.__contains__ if halted else nobody
+        holds = self.deferring.holds
+        return (lambda symbol: symbol in halted or holds(symbol)) if halted else holds
 
 
 def nobody(stream: str) -> bool:

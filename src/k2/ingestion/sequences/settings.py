@@ -63,9 +63,20 @@ class SequenceSettings(BaseModel):
         gt=0,
         description="Gaps a message from which on a topic's numbers are doubted: its sequence_scope may be wrong",
     )
-    on_halt: Literal["alert", "stop"] = Field(
+    on_halt: Literal["alert", "defer", "stop"] = Field(
         default="alert",
-        description="What a gap of halt_missing_min does: alert, or stop the table until it is looked at",
+        description="What a gap of halt_missing_min does: alert; defer its stream from the message on that showed it, "
+        "until `k2 gaps release` or halt_seconds; or stop the table until it is looked at",
+    )
+    halt_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        description="Time after which a deferred stream goes on by itself; 0: not before it is released",
+    )
+    halt_symbols_max: int = Field(
+        default=500,
+        gt=0,
+        description="Symbols of one partition deferred for their gaps; streams beyond that are told, and go on",
     )
 
     @model_validator(mode="after")
@@ -74,6 +85,8 @@ class SequenceSettings(BaseModel):
             raise ValueError("lost_seconds must not exceed memory_seconds")
         if not self.log_missing_min <= self.alert_missing_min <= self.halt_missing_min:
             raise ValueError("log_missing_min <= alert_missing_min <= halt_missing_min")
+        if self.on_halt == "defer" and self.halt_missing_min <= self.reorder_messages:
+            raise ValueError("on_halt=defer needs halt_missing_min above reorder_messages: what is late is no gap")
         return self
 
     @property
