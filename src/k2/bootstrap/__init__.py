@@ -84,7 +84,7 @@ def planner(settings: Settings, tables: MarketTables) -> Planner:
 
 def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
     """Return an ingest worker; topics and tables that are missing are created."""
-    from k2.bootstrap.announcing import announcer, drills
+    from k2.bootstrap.announcing import announcer, drills, releases
     from k2.bootstrap.overload import overload_parts
     from k2.bootstrap.table_parts import TablePartsMaker
     from k2.bootstrap.watchers import batch_watchers
@@ -116,6 +116,8 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
     said = announcer(settings, on_outcome=lambda outcome, count: observer(LevelsAnnounced(outcome, count)))
     throttle = SinkThrottle(heard, clock=clock, wait_seconds_max=settings.announcing.drill_sink_delay_seconds_max)
     heard.start()
+    let_go = releases(settings, admin)
+    let_go.start()
 
     maker = TablePartsMaker(
         settings=settings,
@@ -158,7 +160,8 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
         clock=clock,
         observer=observer,
         overload=overload_parts(settings, clock, observer, announcer=said, drills=heard),
-        closing=[heard.close, said.close, journal.close, admin.close, registry.close, tables.close, *maker.closing],
+        releases=let_go,
+        closing=[heard.close, let_go.close, said.close, journal.close, admin.close, registry.close, tables.close, *maker.closing],
     )
 
 

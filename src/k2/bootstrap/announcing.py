@@ -1,4 +1,4 @@
-"""The composition root of what processes tell each other: levels and drills."""
+"""The composition root of what processes tell each other: levels, drills, and halted streams that are to go on."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from k2.bootstrap import log_admin, system_clock, topic_catalog
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from k2.common.announcing import DrillBook
+    from k2.common.announcing import DrillBook, ReleaseBook
     from k2.kafka.admin import LogAdmin
     from k2.kafka.level_board import KafkaAnnouncer, KafkaDrills, KafkaLevelBoard
+    from k2.kafka.releases import KafkaReleases
     from k2.settings import Settings
 
 
@@ -52,6 +53,19 @@ def drills(settings: Settings, admin: LogAdmin) -> KafkaDrills:
     )
 
 
+def releases(settings: Settings, admin: LogAdmin) -> KafkaReleases:
+    """Return what hears of halted streams that are let go on; it is to be started and closed."""
+    from k2.kafka.consumer import LogReader
+    from k2.kafka.releases import KafkaReleases
+
+    return KafkaReleases(
+        log_ends=admin,
+        open_reader=lambda: LogReader(settings.kafka),
+        settings=settings.announcing,
+        clock=system_clock(),
+    )
+
+
 @contextmanager
 def drill_book(settings: Settings) -> Iterator[DrillBook]:
     """Give where drills are asked for and listed; the topics are created."""
@@ -63,6 +77,27 @@ def drill_book(settings: Settings) -> Iterator[DrillBook]:
     try:
         admin.create_topics(topic_catalog(settings).control_topics)
         yield KafkaDrillBook(
+            make_producer=lambda: LogProducer(settings.kafka),
+            log_ends=admin,
+            open_reader=lambda: LogReader(settings.kafka),
+            settings=settings.announcing,
+            clock=system_clock(),
+        )
+    finally:
+        admin.close()
+
+
+@contextmanager
+def release_book(settings: Settings) -> Iterator[ReleaseBook]:
+    """Give where halted streams are let go on, and listed; the topics are created."""
+    from k2.kafka.consumer import LogReader
+    from k2.kafka.producer import LogProducer
+    from k2.kafka.releases import KafkaReleaseBook
+
+    admin = log_admin(settings)
+    try:
+        admin.create_topics(topic_catalog(settings).control_topics)
+        yield KafkaReleaseBook(
             make_producer=lambda: LogProducer(settings.kafka),
             log_ends=admin,
             open_reader=lambda: LogReader(settings.kafka),

@@ -1,4 +1,4 @@
-"""What processes tell each other about overload: the level that a worker has taken, and a drill that is asked for."""
+"""What processes tell each other: the level that a worker has taken, drills, and halted streams that are to go on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _KINDS: Final[dict[str, Any]] = {"str": str, "int": int, "float": (int, float), "bool": bool}
 
-T = TypeVar("T", "LevelAnnouncement", "DrillRequest")
+T = TypeVar("T", "LevelAnnouncement", "DrillRequest", "ReleaseRequest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,34 @@ class DrillRequest:
         return _from_json(cls, value)
 
 
+@dataclass(frozen=True, slots=True)
+class ReleaseRequest:
+    """A wish that a halted stream go on: the one of a table's partition that is halted since an offset, and no other."""
+
+    table: str
+    log_id: int
+    partition: int
+    since: int
+    stream: str
+    requested_at_ns: int
+    requested_by: str
+    note: str = ""
+    """Why it may go on, as people read it later."""
+
+    def to_json(self) -> bytes:
+        """Return the request as the value of a message."""
+        return _to_json(self)
+
+    @classmethod
+    def from_json(cls, value: bytes) -> ReleaseRequest:
+        """Read the value of a message; fields of a later version are passed over.
+
+        Raises:
+            RecordError: it is no request.
+        """
+        return _from_json(cls, value)
+
+
 class Announcer(Protocol):
     """Where a worker says its level."""
 
@@ -121,7 +149,19 @@ class DrillBook(Protocol):
         ...
 
 
-def _to_json(value: LevelAnnouncement | DrillRequest) -> bytes:
+class ReleaseBook(Protocol):
+    """Where people let halted streams go on, and where it is kept who did."""
+
+    def ask(self, request: ReleaseRequest) -> None:
+        """Tell every worker; UnavailableError where that cannot be said."""
+        ...
+
+    def asked(self, requests_max: int) -> Sequence[ReleaseRequest]:
+        """Return the newest requests, oldest first; UnavailableError where they cannot be read."""
+        ...
+
+
+def _to_json(value: LevelAnnouncement | DrillRequest | ReleaseRequest) -> bytes:
     return json.dumps(asdict(value), separators=(",", ":")).encode()
 
 

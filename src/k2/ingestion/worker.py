@@ -11,7 +11,7 @@ from k2.common.errors import K2Error, MemberFencedError
 from k2.common.logging import get_logger
 from k2.ingestion import events
 from k2.ingestion.backfill.making import BackfillMaker
-from k2.ingestion.backfill.releasing import NothingReleased, TimedReleases
+from k2.ingestion.backfill.releasing import GoingOn, NothingReleased
 from k2.ingestion.duplicates.deduplicator import KeepAll
 from k2.ingestion.handover import Handover
 from k2.ingestion.intake import Intake
@@ -205,7 +205,7 @@ class IngestWorker:
             settings=settings.backfill,
             clock=clock,
             observer=self._observe,
-            releases=TimedReleases(settings.sequences.halt_seconds, clock, releases or NothingReleased()),
+            going_on=GoingOn(releases or NothingReleased(), settings.sequences.halt_seconds, clock),
         )
         backfillers = {
             part.record_type.name: backfills.make(part.record_type.name, part.ranges, part.decoder, part.schemas)

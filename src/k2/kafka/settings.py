@@ -96,7 +96,7 @@ class KafkaSettings(BaseModel):
 
 
 class AnnouncingSettings(BaseModel):
-    """Limits on what processes tell each other about overload, and on drills."""
+    """Limits on what processes tell each other about overload, on drills, and on releases of halted streams."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -119,4 +119,7 @@ class AnnouncingSettings(BaseModel):
     )
     drills_read_max: int = Field(
         default=1_000, gt=0, description="Requests for drills that are read back to find the one in force"
+    )
+    releases_read_max: int = Field(
+        default=10_000, gt=0, description="Releases of halted streams that a worker reads back, and remembers"
     )

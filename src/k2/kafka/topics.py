@@ -33,6 +33,8 @@ DEGRADATION_TOPIC: Final = "k2.degradation"
 """What level each worker has taken, by the worker's name."""
 DRILLS_TOPIC: Final = "k2.drills"
 """Which drills were asked for: their audit."""
+RELEASES_TOPIC: Final = "k2.releases"
+"""Which halted streams were let go on: their audit."""
 
 SequenceScope = Literal["symbol", "channel", "none"]
 
@@ -157,6 +159,7 @@ class _Control(_Strict):
 
     degradation_days: float = Field(default=1, gt=0, le=36500)
     drills_days: float = Field(default=365, gt=0, le=36500)
+    releases_days: float = Field(default=365, gt=0, le=36500)
 
 
 class _DataTypes(_Strict):
@@ -219,8 +222,9 @@ class TopicCatalog:
 
     @property
     def control_topics(self) -> tuple[Topic, ...]:
-        """The topics on which K2's processes tell each other of overload; nothing in them is market data."""
-        return tuple(topic for topic in self.all_topics if topic.name in (DEGRADATION_TOPIC, DRILLS_TOPIC))
+        """The topics on which K2's processes tell each other of overload and halts; nothing in them is market data."""
+        own = (DEGRADATION_TOPIC, DRILLS_TOPIC, RELEASES_TOPIC)
+        return tuple(topic for topic in self.all_topics if topic.name in own)
 
     @property
     def sequence_columns(self) -> dict[str, str]:
@@ -319,13 +323,15 @@ def _topics_of(exchange: Exchange, file: _File) -> list[Topic]:
     return [*market, *map(dead_letters, market), make("status", 1), make("instruments", 1)]
 
 
-def _control_topics(control: _Control) -> tuple[Topic, Topic]:
-    """Return K2's own topics: of levels the newest of each worker, and all drills; both forget what is too old."""
+def _control_topics(control: _Control) -> tuple[Topic, ...]:
+    """Return K2's own topics: of levels the newest of each worker, all drills, all releases; they forget the too old."""
     levels = _topic_config(_DataType(retention_days=control.degradation_days)) | _COMPACTED_SOON
     drills = _topic_config(_DataType(retention_days=control.drills_days))
+    releases = _topic_config(_DataType(retention_days=control.releases_days))
     return (
         Topic(DEGRADATION_TOPIC, "", "degradation", "", 1, levels),
         Topic(DRILLS_TOPIC, "", "drills", "", 1, drills),
+        Topic(RELEASES_TOPIC, "", "releases", "", 1, releases),
     )
 
 

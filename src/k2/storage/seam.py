@@ -259,4 +259,4 @@ def _deferred(entry: list[Any]) -> DeferredRange:  # Any: what JSON holds
     if not halted:
         return DeferredRange(*values)
     (stream, symbols, since, since_us), *_ = halted
-    return DeferredRange(*values, HaltedStream(stream, tuple(symbols), since, since_us))
+    return replace(DeferredRange(*values), halted=HaltedStream(stream, tuple(symbols), since, since_us))

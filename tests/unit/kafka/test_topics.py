@@ -73,10 +73,11 @@ def test_status_and_reference_data_have_one_partition(catalog) -> None:
 
 
 def test_what_processes_tell_each_other_is_no_market_data(catalog) -> None:
-    levels, drills = catalog.control_topics
+    levels, drills, releases = catalog.control_topics
 
     assert (levels.name, levels.partitions, levels.config["cleanup.policy"]) == ("k2.degradation", 1, "compact,delete")
     assert (drills.name, drills.partitions, drills.config["cleanup.policy"]) == ("k2.drills", 1, "delete")
+    assert (releases.name, releases.partitions, releases.config["cleanup.policy"]) == ("k2.releases", 1, "delete")
     assert int(drills.config["retention.ms"]) == 365 * 86_400_000
     assert [topic for topic in catalog.market_topics if topic in catalog.control_topics] == []
     with pytest.raises(ConfigurationError, match="expected a topic of trades or quotes"):
@@ -86,7 +87,7 @@ def test_what_processes_tell_each_other_is_no_market_data(catalog) -> None:
 def test_a_file_from_before_the_control_topics_is_read(load, content) -> None:
     del content["control"]
 
-    assert len(load(yaml.safe_dump(content)).control_topics) == 2
+    assert len(load(yaml.safe_dump(content)).control_topics) == 3
 
 
 def test_market_topics_take_the_brokers_time_and_keep_a_week(catalog) -> None:

@@ -8,11 +8,10 @@ A halted stream's range is written once the stream was released, or its time is 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from k2.ingestion import events
-from k2.ingestion.backfill.releasing import NothingReleased
+from k2.ingestion.backfill.releasing import GoingOn
 from k2.kafka.ports import LogRange
 from k2.storage.deferral import DeferredList
 from k2.storage.seam import LogPartition
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
     from k2.common.clock import Clock
     from k2.ingestion.backfill.reading import RangeReader
-    from k2.ingestion.backfill.releasing import Releases
     from k2.ingestion.backfill.retention import RetentionWatch, TimeLeft
     from k2.kafka.ports import TopicPartition
     from k2.storage.seam import DeferredRange
@@ -103,7 +101,7 @@ class Chooser:
         retention: RetentionWatch,
         clock: Clock,
         observer: events.Observer,
-        releases: Releases | None = None,
+        going_on: GoingOn | None = None,
     ) -> None:
         self._table = table
         self._log_ends = log_ends
@@ -112,7 +110,7 @@ class Chooser:
         self._retention = retention
         self._clock = clock
         self._observe = observer
-        self._releases = releases or NothingReleased()
+        self._going_on = going_on or GoingOn()
         self._last: LogPartition | None = None
         self._told: dict[TopicPartition, bool] = {}
         self._logged: dict[TopicPartition, tuple[int, int]] = {}
@@ -151,15 +149,11 @@ class Chooser:
 
     def _task(self, of: _List) -> Task | None:
         """Return what may be written of a partition: what overload deferred, then streams that go on."""
-        entry = next(iter(of.held.entries), None) or next(filter(partial(self._goes_on, of), of.held.halts), None)
+        ready = (each for each in of.held.halts if self._going_on.may_write(self._table, each))
+        entry = next(iter((*of.held.entries, *ready)), None)
         if entry is None and of.urgent:  # rather with a gap in the table than lost
             entry = of.held.halts[0]
         return None if entry is None else Task(of.topic, of.held, of.extent, entry, of.urgent)
-
-    def _goes_on(self, of: _List, entry: DeferredRange) -> bool:
-        if entry.halted is None or entry.start > entry.halted.since:  # it was let go on before
-            return True
-        return self._releases.is_released(self._table, of.topic, entry.partition, entry.halted)
 
     def _gone(
         self, head: TableHead, keys: Iterable[LogPartition], read: Mapping[str, int], topics: Mapping[int, str]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from k2.ingestion.backfill.backfiller import Backfiller, BackfillParts
 from k2.ingestion.backfill.choosing import Chooser
 from k2.ingestion.backfill.reading import RangeReader
-from k2.ingestion.backfill.releasing import NothingReleased
+from k2.ingestion.backfill.releasing import GoingOn
 from k2.ingestion.backfill.retention import RetentionWatch
 from k2.ingestion.duplicates.below_the_seam import KeepWholeRange
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from k2.ingestion import events
     from k2.ingestion.backfill.backfiller import Decides, Writer
     from k2.ingestion.backfill.choosing import LogEnds
-    from k2.ingestion.backfill.releasing import Releases
     from k2.ingestion.backfill.settings import BackfillSettings
     from k2.ingestion.dead_letters.collector import DeadLetters
     from k2.ingestion.lane_ports import Decoder, Heads
@@ -66,7 +65,7 @@ class BackfillMaker:
     settings: BackfillSettings
     clock: Clock
     observer: events.Observer
-    releases: Releases = field(default_factory=NothingReleased)
+    going_on: GoingOn = field(default_factory=GoingOn)
 
     def make(self, table: str, own: RangeParts, decoder: Decoder, schemas: CachedSchemas) -> Backfiller:
         """Return the backfill of one table, whose lane has this decoder and these schemas."""
@@ -79,7 +78,7 @@ class BackfillMaker:
             retention=RetentionWatch(own.retention_ms, settings=self.settings, clock=self.clock),
             clock=self.clock,
             observer=self.observer,
-            releases=self.releases,
+            going_on=self.going_on,
         )
         parts = BackfillParts(
             table=table,
