@@ -112,12 +112,10 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
     watchers, observer = batch_watchers(own, topics, clock, observer)
     journal = DecodeJournal.open(settings.data_dir / "ingest", own.group_id, own.member_id, kills_max=own.kills_max)
 
-    heard = drills(settings, admin)
+    heard, let_go = drills(settings, admin), releases(settings, admin)
     said = announcer(settings, on_outcome=lambda outcome, count: observer(LevelsAnnounced(outcome, count)))
     throttle = SinkThrottle(heard, clock=clock, wait_seconds_max=settings.announcing.drill_sink_delay_seconds_max)
     heard.start()
-    let_go = releases(settings, admin)
-    let_go.start()
 
     maker = TablePartsMaker(
         settings=settings,

@@ -54,16 +54,18 @@ def drills(settings: Settings, admin: LogAdmin) -> KafkaDrills:
 
 
 def releases(settings: Settings, admin: LogAdmin) -> KafkaReleases:
-    """Return what hears of halted streams that are let go on; it is to be started and closed."""
+    """Return what hears of halted streams that are let go on, and has begun to; it is to be closed."""
     from k2.kafka.consumer import LogReader
     from k2.kafka.releases import KafkaReleases
 
-    return KafkaReleases(
+    heard = KafkaReleases(
         log_ends=admin,
         open_reader=lambda: LogReader(settings.kafka),
         settings=settings.announcing,
         clock=system_clock(),
     )
+    heard.start()
+    return heard
 
 
 @contextmanager

@@ -87,7 +87,7 @@ class DrillRequest:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseRequest:
-    """A wish that a halted stream go on: the one of a table's partition that is halted since an offset, and no other."""
+    """A wish that a halted stream go on: the one of a partition that is halted since an offset, and no other."""
 
     table: str
     log_id: int

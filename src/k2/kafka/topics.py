@@ -324,7 +324,7 @@ def _topics_of(exchange: Exchange, file: _File) -> list[Topic]:
 
 
 def _control_topics(control: _Control) -> tuple[Topic, ...]:
-    """Return K2's own topics: of levels the newest of each worker, all drills, all releases; they forget the too old."""
+    """Return K2's own topics: of levels the newest of each worker, all drills and releases; old ones are forgotten."""
     levels = _topic_config(_DataType(retention_days=control.degradation_days)) | _COMPACTED_SOON
     drills = _topic_config(_DataType(retention_days=control.drills_days))
     releases = _topic_config(_DataType(retention_days=control.releases_days))
