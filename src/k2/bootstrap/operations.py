@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from k2.storage.dead_letter_events import DeadLetterEvents
     from k2.storage.gaps import GapReader
     from k2.storage.named_snapshots import SnapshotTags
+    from k2.storage.tables import TableHead
     from k2.storage.upkeep.round import Upkeep
 
 
@@ -170,6 +171,14 @@ def gap_reader(settings: Settings) -> Iterator[GapReader]:
 
     with closing(existing_tables(settings)) as tables:
         yield GapReader(tables)
+
+
+def table_heads(settings: Settings) -> list[TableHead]:
+    """Return the heads of the main tables as they are; it needs no broker."""
+    from k2.storage.tables import MAIN_TABLES
+
+    with closing(existing_tables(settings)) as tables:
+        return [tables.head(name) for name in MAIN_TABLES]
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from k2.cli.options import DataDirOption
+from k2.cli.who import who
 from k2.common.degradation import DegradationLevel
 from k2.common.errors import ConfigurationError
 from k2.common.units import NS_PER_SECOND
@@ -172,20 +173,7 @@ def _request(
             f"found {sink_delay:g}"
         )
     now_ns = system_clock().time_ns()
-    return DrillRequest(wanted, now_ns + int(seconds * NS_PER_SECOND), now_ns, _who(), sink_delay, sink_rate, note)
-
-
-def _who() -> str:
-    """Return the user of this process, and the machine."""
-    import os
-    import platform
-    import pwd
-
-    try:
-        name = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        name = str(os.getuid())
-    return f"{name}@{platform.node()}"
+    return DrillRequest(wanted, now_ns + int(seconds * NS_PER_SECOND), now_ns, who(), sink_delay, sink_rate, note)
 
 
 def _confirm(what: str, *, yes: bool) -> None:

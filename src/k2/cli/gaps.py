@@ -1,4 +1,4 @@
-"""`k2 gaps`: the numbers that did not come, from the table of gaps."""
+"""`k2 gaps`: the numbers that did not come, from the table of gaps, and the streams that are halted for them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from k2.cli import halts
 from k2.cli.options import DataDirOption
 from k2.cli.queries import Exchange, FormatOption, Output
 
@@ -16,11 +17,15 @@ Since = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the command line."""
-    app.command(name="gaps")(gaps)
+    """Add the commands to the command line."""
+    group = typer.Typer()
+    group.callback(invoke_without_command=True)(gaps)
+    halts.register(group)
+    app.add_typer(group, name="gaps")
 
 
 def gaps(
+    context: typer.Context,
     data_dir: DataDirOption = None,
     symbol: Symbol = None,
     exchange: Exchange = None,
@@ -29,6 +34,8 @@ def gaps(
     output: Output = None,
 ) -> None:
     """Show each gap in the venues' numbers, the newest first: how many are missing, and whether it was filled."""
+    if context.invoked_subcommand is not None:
+        return
     from k2.api.parameters import nanoseconds
     from k2.bootstrap import operations
     from k2.cli.output import require_writable, write
