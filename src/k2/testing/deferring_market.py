@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import polars as pl
 
 from k2.schemas.records import WrittenBy
@@ -17,6 +18,7 @@ from k2.storage.deferral import (
     seam_after_backfill,
     seam_after_batch,
 )
+from k2.storage.halts import NOBODY, HaltedPart, owners
 from k2.storage.seam import Counts, LogPartition, PartitionDelta
 from k2.testing.simulated_market import SimulatedMarket
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from k2.common.degradation import Priority
     from k2.kafka.batches import LogBatch
     from k2.kafka.topics import Topic
+    from k2.storage.seam import HaltedStream
     from k2.storage.tables import RegisteredLog, TableHead
 
 TIERS: Final = TierMap.of({"ANZ"}, {"CBA"})
@@ -45,37 +48,55 @@ class DeferringMarket(SimulatedMarket):
         return Predicate(self.tiers.map_id, deferred_from)
 
     def commit(
-        self, topic: str, partition: int, records: int | None = None, *, deferred_from: Priority | None = None
+        self,
+        topic: str,
+        partition: int,
+        records: int | None = None,
+        *,
+        deferred_from: Priority | None = None,
+        halt: tuple[HaltedStream, ...] = (),
     ) -> int:
         """Commit what follows the seam, less what is deferred; return how many offsets the seam has moved."""
         head, log, at = self._place(topic, partition)
         wanted = None if deferred_from is None else self.predicate(deferred_from)
-        predicate = DeferredList.of(head.seam, at).in_force(wanted)
+        held = DeferredList.of(head.seam, at)
+        predicate, halts = held.in_force(wanted), (*held.halted, *halt)
         start = head.seam.next_offset(at) or 0
         messages = self.partitions[topic, partition].messages
         end = len(messages) if records is None else min(len(messages), start + records)
         batch = self._batch(topic, partition, start, end)
-        deferred = self._matching(batch, head.table_name, predicate)
-        rows, counts = self._fates(batch.where([not each for each in deferred]), log)
-        counts = replace(counts, consumed=len(batch), deferred=sum(deferred))
+        owner = owners(batch.keys, batch.offsets, halts)
+        parts = tuple(HaltedPart(halted, int((owner == place).sum())) for place, halted in enumerate(halts))
+        deferred = (owner != NOBODY) | np.array(self._matching(batch, head.table_name, predicate), dtype=bool)
+        rows, counts = self._fates(batch.where((~deferred).tolist()), log)
+        counts = replace(counts, consumed=len(batch), deferred=int(deferred.sum()))
         deltas = {at: PartitionDelta(start, end, counts)}
-        seam = seam_after_batch(head.seam, deltas, {} if predicate is None else {at: predicate})
+        seam = seam_after_batch(head.seam, deltas, {} if predicate is None else {at: predicate}, {at: parts})
         maps = {self.tiers.map_id: self.tiers.to_json()}
         files = self._write(head.table_name, rows, seam.commit_sequence)
         self._swap(replace(head, seam=seam, tier_maps=maps), files)
         return end - start
 
     def backfill(self, topic: str, partition: int, offsets: int | None = None) -> int:
-        """Write the first deferred range, at most so many offsets of it; return how many records that were."""
+        """Write the first deferred range, at most so many offsets of it; return how many records that were.
+
+        What overload deferred is written first, then halted streams.
+        """
         head, log, at = self._place(topic, partition)
-        entries = DeferredList.of(head.seam, at).entries
+        held = DeferredList.of(head.seam, at)
+        entries = (*held.entries, *held.halts)
         if not entries:
             return 0
         start = entries[0].start
         end = entries[0].end if offsets is None else min(entries[0].end, start + offsets)
         predicate = predicate_of(entries[0])
         batch = self._batch(topic, partition, start, end)
-        rows, found = self._fates(batch.where(self._matching(batch, head.table_name, predicate)), log)
+        if predicate.halted is None:
+            nobodys = owners(batch.keys, batch.offsets, held.halted) == NOBODY
+            keep = nobodys & np.array(self._matching(batch, head.table_name, predicate), dtype=bool)
+        else:
+            keep = owners(batch.keys, batch.offsets, (predicate.halted,)) != NOBODY
+        rows, found = self._fates(batch.where(keep.tolist()), log)
         seam = seam_after_backfill(head.seam, at, Backfill(start, end, predicate, found))
         files = self._write(head.table_name, rows, seam.commit_sequence, WrittenBy.BACKFILL)
         self._swap(replace(head, seam=seam), files)
