@@ -15,6 +15,7 @@ from k2.ingestion.settings import IngestionSettings
 from k2.ingestion.worker import IngestWorker, TableParts
 from k2.kafka.registry import CachedSchemas
 from k2.schemas.records import RECORD_TYPES
+from k2.testing.fake_releases import FakeReleases
 from k2.testing.simulated_checkpoints import SimulatedCheckpoints
 from k2.testing.simulated_log import SimulatedGroup, SimulatedGroupReader, SimulatedLog, SimulatedProducer
 from k2.testing.simulated_tables import (
@@ -130,6 +131,7 @@ class SimulatedWorker:
             clock=world.clock,
             observer=self.events.append,
             overload=world.overload(),
+            releases=world.releases,
             wait_for_writer=self._wait_for_writer,
             file_writer=world.file_writer(),
         )
@@ -195,6 +197,7 @@ class SimulatedIngest:
         self.checkpoints = SimulatedCheckpoints(seed)
         self.workers: list[SimulatedWorker] = []
         self.watchers: list[BatchWatcher] = []
+        self.releases = FakeReleases()
         for topic in TOPICS:
             self.log.create(topic, partitions)
 
