@@ -182,6 +182,22 @@ def test_once_it_is_written_its_gap_is_told_and_halts_it_no_more(is_killed: bool
     assert list(world.told) == [("opened", 5, 54)]
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_halt_that_outlasts_the_memory_is_decided_all_the_same(is_killed: bool) -> None:
+    world = World({10: 50}, settings=DEFER.model_copy(update={"memory_offsets": 20}))
+    ledger = world.ledger()
+    world.ingest(ledger, 8)
+    world.halts = (A_AT_10,)
+    world.ingest(ledger, 100)
+    ledger = world.ledger() if is_killed else ledger
+    world.ingest(ledger, 104)
+
+    world.release(ledger, "AAA")
+    world.ingest(ledger, 120)
+
+    assert list(world.told) == [("opened", 5, 54), ("lost", 5, 54)]
+
+
 def test_one_stream_goes_on_while_another_is_halted() -> None:
     world = World({10: 50, 15: 70})
     ledger = world.ledger()
@@ -256,6 +272,18 @@ def test_the_missing_end_of_another_stream_is_told_while_one_is_halted() -> None
     ledger.watch_quiet()
 
     assert [each for each in world.told if each[0] == "opened"] == [("opened", 10, 30)]
+
+
+def test_a_marker_decides_nothing_of_a_halted_stream() -> None:
+    world = World({4: 1, 10: 50}, settings=DEFER.model_copy(update={"holes_max": 1}))
+    ledger = world.ledger()
+    world.ingest(ledger, 8)
+    world.halts = (A_AT_10,)
+    world.marked = [Marker("AAA", 200, 20_454, (BEGIN_S + 8) * 10**6, 1)]
+
+    world.ingest(ledger, 12)
+
+    assert list(world.told) == []
 
 
 def test_what_is_late_must_not_halt() -> None:

@@ -75,7 +75,7 @@ def test_what_a_halted_stream_holds_back_is_read_from_the_log(hybrid: SimulatedH
 def test_a_record_that_overload_would_defer_as_well_comes_once(hybrid: SimulatedHybrid) -> None:
     append(hybrid, "NAB", "CBA")
     commit(hybrid, deferred_from=Priority.NORMAL)
-    append(hybrid, "NAB", "CBA", "NAB")
+    append(hybrid, "NAB", "WES", "NAB")
     commit(hybrid, SINCE_2, deferred_from=Priority.NORMAL)
     append(hybrid, "NAB")
 
