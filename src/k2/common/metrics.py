@@ -13,7 +13,7 @@ PREFIX: Final = "k2_"
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _GAUGE_UNITS: Final = (
     "_seconds", "_bytes", "_ratio", "_records", "_rows", "_files", "_snapshots", "_manifests", "_info", "_level",
-    "_failures", "_sequence",
+    "_failures", "_sequence", "_streams",
 )  # fmt: skip
 
 

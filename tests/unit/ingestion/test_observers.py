@@ -46,7 +46,7 @@ EXAMPLES = [
     events.BackfillFenced("trades", "another wrote it"),
     events.BackfillFailed("trades", 3, "UnavailableError: down", 2.0),
     events.BackfillStopped("quotes", "AccountingError: counts"),
-    events.DeferredOutstanding("trades", "market.t", 3, 40, near_retention=True),
+    events.DeferredOutstanding("trades", "market.t", 3, 40, near_retention=True, halted_streams=2),
     events.DeferredNearRetention("trades", "market.t", 3, 40, 100, 1.5),
     events.DeferredLost("trades", "market.t", 3, 7, 100, 200),
     events.LevelsAnnounced("failed", 2),
@@ -79,6 +79,7 @@ def test_every_event_is_counted_and_noted():
     assert value(metrics, 'k2_backfill_records_total{fate="rows",table="trades"}') == [90]
     assert value(metrics, 'k2_backfill_records_total{fate="lost",table="trades"}') == [7]
     assert value(metrics, "k2_backfill_near_retention_info{") == [1]
+    assert value(metrics, "k2_halted_streams{") == [2]
     assert value(metrics, 'k2_ingest_conflicts_total{table="trades"}') == [2]
     assert value(metrics, 'k2_messages_shed_total{reason="drain_time",symbol_tier="low"}') == [8]
     assert value(metrics, "k2_degradation_level ") == [2]

@@ -74,6 +74,7 @@ class Shedding:
         self._seam = Seam()
         self._texts: dict[str, str] = {} if tiers is None else {tiers.map_id: tiers.to_json()}
         self._shedders: dict[str, LoadShedder] = {}
+        self._labels = LoadShedder((tiers or TierMap()).priorities(), keys_max=keys_max)
         self._to_halt: dict[LogPartition, tuple[HaltedStream, ...]] = {}
         """Streams that a batch showed to be halted; they are in no list yet."""
 
@@ -203,9 +204,8 @@ class Shedding:
         return Sorted(found.batch, shed, dict(zip(halts, counts, strict=True)))
 
     def _halted_by_priority(self, batch: LogBatch) -> Counter[tuple[Priority, str]]:
-        """Count the records of halted streams by their priority: without tiers, they are of none."""
-        priority_of = TierMap() if self._tiers is None else self._tiers
-        priorities = LoadShedder(priority_of.priorities()).priorities(batch.keys, self._table)
+        """Count the records of halted streams by their priority: without tiers, they are in none."""
+        priorities = self._labels.priorities(batch.keys, self._table)
         return Counter({(Priority(each), _HALTED): count for each, count in Counter(priorities.tolist()).items()})
 
     def _by_priority(self, chunk: Chunk, predicate: Predicate | None) -> Sorted:
