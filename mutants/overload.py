@@ -135,7 +135,13 @@ OVERLOAD = (
     Mutant(
         "lists-not-asked",
         "the worker defers what its level says, whatever the lists hold back",
-        (Edit(_SHEDDING, "        return held.in_force(self._wanted())\n", "        return self._wanted()\n"),),
+        (
+            Edit(
+                _SHEDDING,
+                "        return self._held(log, parts).in_force(self._wanted())\n",
+                "        return self._wanted()\n",
+            ),
+        ),
         (f"{_SORTING}::test_a_list_holds_back_what_it_matches_at_normal_too",),
     ),
     Mutant(
@@ -162,7 +168,7 @@ OVERLOAD = (
         (
             Edit(
                 _DEFERRAL,
-                "            return seam_after_batch(seam, deltas, self.predicates)\n",
+                "            return seam_after_batch(seam, deltas, self.predicates, self.halts)\n",
                 "            return seam.advanced(deltas)\n",
             ),
         ),
@@ -257,7 +263,13 @@ OVERLOAD = (
     Mutant(
         "backfill-out-of-order",
         "the last range of a partition's list is written first",
-        (Edit("src/k2/ingestion/backfill/choosing.py", "self.held.entries[0]\n\n", "self.held.entries[-1]\n\n"),),
+        (
+            Edit(
+                "src/k2/ingestion/backfill/choosing.py",
+                "(*of.held.entries, *ready)",
+                "(*of.held.entries[::-1], *ready)",
+            ),
+        ),
         (f"{_BACKFILL}::test_ranges_are_written_the_first_one_first[1]",),
     ),
     Mutant(

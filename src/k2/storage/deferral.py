@@ -94,10 +94,6 @@ class DeferredList:
             tuple(entry for entry in mine if entry.halted is not None),
         )
 
-    def __bool__(self) -> bool:
-        """Say whether anything is deferred."""
-        return bool(self.entries or self.halts)
-
     @property
     def records(self) -> int:
         """Records that are deferred and not written yet."""

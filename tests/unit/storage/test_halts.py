@@ -123,7 +123,7 @@ def test_streams_are_written_in_any_order_and_part_by_part() -> None:
     check_lists(seam)
     assert halted(seam) == [("A", 8, 20, 3)]
     assert halted(ingest(seam, (A, 1))) == [("A", 8, 30, 4)]
-    assert not DeferredList.of(written(seam, A, 8, 20, 3), KEY)
+    assert written(seam, A, 8, 20, 3).deferred == ()
 
 
 def test_all_of_a_stream_is_to_be_found() -> None:
