@@ -107,9 +107,7 @@ class Pending:
         part = self.partitions.get(chunk.log)
         return part is None or (part.epoch == chunk.epoch and part.end == chunk.start)
 
-    def takes(
-        self, log: LogPartition, predicate: Predicate | None, halts: Collection[HaltedStream] = ()
-    ) -> bool:
+    def takes(self, log: LogPartition, predicate: Predicate | None, halts: Collection[HaltedStream] = ()) -> bool:
         """Say whether a chunk that is sorted by a predicate, and without halted streams, may join the partition's.
 
         One range of a deferred list has one predicate. Where nothing was deferred so far, a narrower one may take the

@@ -40,6 +40,7 @@ class SimulatedHalting(SimulatedGapLedger):
     def __init__(self, seed: int, *, messages: int) -> None:
         super().__init__(seed, messages=messages)
         self.log.key_of = key_of
+        self.log.ms_of = ms_of
         self.ladder = ForcedLadder()
         self.halted: set[tuple[int, int]] = set()
         """Partition and offset of each halt that was seen in a table."""
@@ -113,3 +114,9 @@ class SimulatedHalting(SimulatedGapLedger):
 def key_of(value: bytes) -> bytes:
     """Return the symbol of a value `#symbol|sequence|...`."""
     return value[1:].partition(b"|")[0]
+
+
+def ms_of(offset: int, value: bytes) -> int:
+    """Return the log time of a value `#symbol|sequence|day|ms`."""
+    del offset
+    return int(value.rpartition(b"|")[2])

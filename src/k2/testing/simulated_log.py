@@ -37,6 +37,8 @@ class SimulatedLog:
     is_up: bool = True
     key_of: Callable[[bytes], bytes | None] = lambda _value: b"SYM"
     """The key of a value."""
+    ms_of: Callable[[int, bytes], int] = lambda offset, _value: 1_700_000_000_000 + offset
+    """The log time of an offset's value."""
 
     def create(self, topic: str, partitions: int, *, topic_id: str = "topic-1") -> None:
         """Create a topic, or create it again under another id."""
@@ -222,7 +224,7 @@ class SimulatedGroupReader:
             topic=key[0],
             partition=key[1],
             offsets=offsets,
-            ts_log_ms=[1_700_000_000_000 + offset for offset in offsets],
+            ts_log_ms=[self._log.ms_of(offset, values[offset] or b"") for offset in offsets],
             keys=[self._log.key_of(values[offset] or b"") for offset in offsets],
             values=[values[offset] for offset in offsets],
             next_offset=end,

@@ -171,7 +171,6 @@ class Shedding:
         new = [each for each in self._to_halt.get(log, ()) if each.since >= at]
         return [*self._held(log, parts).halted, *new]
 
-
     # Sorting.
 
     def in_force(self, log: LogPartition, parts: Iterable[PartitionPending]) -> Predicate | None:

@@ -147,7 +147,7 @@ class GapLedger:
             self._halted.setdefault(key, set()).update(part.halts)
             rows = _rows(part.frames)
             memory, missed = self._memory(key, part, rows)
-            seen = self._seen(memory, rows, key, part, part.passed_us)
+            seen = self._seen(memory, rows, key, part)
             watched.seen[key], watched.ends[key], watched.topics[key] = seen, part.end, part.topic
             watched.undecided[key] = self._undecided_after(key, part)
             watched.released += [(key, halted) for halted in self._released(key, part)]
@@ -266,9 +266,10 @@ class GapLedger:
     ) -> Observation:
         """Return what a batch's own rows did, each stream's until it is left out."""
         seen, pieces = Observation(clock_us=memory.clock_us, offset=memory.offset, marker=memory.marker), part.pieces
-        for low, high in pieces:
+        for low, high, reached_us in pieces:
             piece = rows if len(pieces) == 1 else rows.filter(pl.col("log_offset").is_between(low, high - 1))
-            seen = self._observed(memory, piece, key, replace(part, end=high), part.held_at(low), until_us, seen)
+            place, us = replace(part, end=high), max(until_us, reached_us)
+            seen = self._observed(memory, piece, key, place, part.held_at(low), us, seen)
         return seen
 
     def _observed(
@@ -313,8 +314,10 @@ class GapLedger:
         if self._scopes[part.topic] == "symbol":
             return {stream}
         low = max(0, part.start - self._rules.memory_offsets)
-        stored = self._source.pinned(self._table).rows(key, low, part.start, columns=SYMBOLS) if low < part.start else ()
-        return symbols_of(stream, [rows, *stored])
+        table = self._source.pinned(self._table)
+        return symbols_of(
+            stream, [rows, *(table.rows(key, low, part.start, columns=SYMBOLS) if low < part.start else ())]
+        )
 
     def _goes_on(self, key: LogPartition, part: BatchPart) -> bool:
         """Say whether all that was left out of a partition is still; otherwise some of it has been written since."""

@@ -36,17 +36,9 @@ class BatchPart:
     """What overload leaves out of the batch, or of those before it: what is missing there is no gap yet."""
     halts: tuple[HaltedStream, ...] = ()
     """Streams that are left out, each since its message; what others miss is a gap."""
+
     logged_us: int = 0
     """Log time that the batch reaches, with the records that are left out."""
-
-    @property
-    def passed_us(self) -> int:
-        """The log time by which the streams that are kept are decided, 0 where that of the rows is enough.
-
-        A later batch may leave such a stream out as well. What is not decided by then has to wait until all is
-        written, and is never decided where a successor's memory does not reach back that far.
-        """
-        return 0 if self.deferring is None else self.logged_us
 
     @property
     def left_out_since(self) -> list[int]:
@@ -54,10 +46,15 @@ class BatchPart:
         return [halted.since for halted in self.halts] + ([] if self.deferring is None else [self.deferring.since])
 
     @property
-    def pieces(self) -> list[tuple[int, int]]:
-        """The batch, cut where a stream is halted: of each piece a stream is left out or is not."""
-        cuts = sorted({halted.since for halted in self.halts if self.start < halted.since < self.end})
-        return list(itertools.pairwise([self.start, *cuts, self.end]))
+    def pieces(self) -> list[tuple[int, int, int]]:
+        """The batch, cut where a stream is halted: of each piece a stream is left out or is not.
+
+        With each piece comes a log time that it reaches: rows that are left out show none. It decides all of a stream
+        that may be decided before it is left out, since what was decided by then is not looked at again.
+        """
+        cuts = sorted({(each.since, each.since_us) for each in self.halts if self.start < each.since < self.end})
+        edges = [(self.start, 0), *cuts, (self.end, self.logged_us if self.left_out_since else 0)]
+        return [(low, high, until_us) for (low, _), (high, until_us) in itertools.pairwise(edges)]
 
     def held_at(self, offset: int) -> Callable[[str], bool]:
         """Return what says of a stream that its record of an offset would be left out."""
