@@ -56,7 +56,7 @@ class _Remembered:
     untold: tuple[StreamChange, ...] = ()
     """What happened below `next_offset` and is to be written with the next batch, however often that is begun."""
     is_partial: bool = False
-    """Something below `next_offset` was left out: what is written of it since is not in it."""
+    """Overload had left out something below `next_offset`: what is written of it since is not in it."""
 
 
 class _Undecided(NamedTuple):
@@ -232,7 +232,9 @@ class GapLedger:
         Where something is left out still, it is read once nothing is.
         """
         for key in partitions:
-            if key not in self._undecided and not self._halted.get(key):
+            known = self._known.get(key)
+            is_read_later = key in self._undecided or (known and not known.is_partial and self._halted.get(key))
+            if not is_read_later:
                 self._known.pop(key, None)
 
     def _filled_past_memory(
