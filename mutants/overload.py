@@ -129,7 +129,7 @@ OVERLOAD = (
     Mutant(
         "batch-not-cut",
         "a batch goes on where its level begins to defer more",
-        (Edit(_PENDING, "        if part is None or part.predicate == predicate:\n", "        if True:\n"),),
+        (Edit(_PENDING, "        if part.predicate == predicate:\n", "        if True:\n"),),
         (f"{_EXAMPLES}::test_a_batch_is_cut_where_a_level_defers_more",),
     ),
     Mutant(
@@ -189,7 +189,7 @@ OVERLOAD = (
     Mutant(
         "deferred-are-gaps",
         "what is missing in a deferred range is a gap at once",
-        (Edit(_LEDGER, 'if part.deferring is not None and self._scopes[part.topic] != "symbol":', "if False:"),),
+        (Edit(_LEDGER, 'if part.left_out_since and self._scopes[part.topic] != "symbol":', "if False:"),),
         (f"{_LATER}::test_what_is_deferred_is_no_gap_before_or_after_it_is_written[channel]",),
     ),
     Mutant(
@@ -239,13 +239,13 @@ OVERLOAD = (
     Mutant(
         "predecessor-decided-all",
         "a successor that defers believes that all before it was decided",
-        (Edit(_LEDGER, "part.start if is_first else None", "part.start"),),
+        (Edit(_LEDGER, "part.start if is_first and is_told else None", "part.start"),),
         (f"{_LATER}::test_a_successor_that_goes_on_deferring_tells_what_its_predecessor_deferred[channel]",),
     ),
     Mutant(
         "markers-wait-for-deferred",
         "while something is deferred, markers of what is kept do not count",
-        (Edit(_LEDGER, "part.held_at(part.start), part.passed_us", "bool, part.passed_us"),),
+        (Edit(_LEDGER, "part.held_at(low), us, seen", "bool, us, seen"),),
         (f"{_LATER}::test_a_marker_of_a_symbol_that_is_kept_counts_as_it_would_without_the_others[False]",),
     ),
     Mutant(

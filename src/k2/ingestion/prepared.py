@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from k2.ingestion.duplicates.deduplicator import Decisions
     from k2.ingestion.pending import Pending
-    from k2.ingestion.sequences.ledger import Watched
+    from k2.ingestion.sequences.watched import Watched
     from k2.storage.data_files import WrittenFile
     from k2.storage.deferral import Deferral
     from k2.storage.seam import LogPartition, PartitionDelta

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from k2.ingestion.overload.ladder import Ladder
     from k2.ingestion.overload.shedding import Shedding
     from k2.ingestion.overload.spilling import NoSpill, Spill
-    from k2.ingestion.sequences.ledger import GapLedger, Watched
+    from k2.ingestion.sequences.ledger import GapLedger
+    from k2.ingestion.sequences.watched import Watched
     from k2.ingestion.settings import IngestionSettings
     from k2.ingestion.watching.watchers import BatchWatcher
     from k2.kafka.registry import CachedSchemas
@@ -338,10 +339,9 @@ class TableLane:
         self._failures, self._retry_at = 0, 0.0
         self._commit_sequence = max(self._commit_sequence, commit.seam.commit_sequence)
         self._schemas.recorded(prepared.schemas)
-        ends = {key: delta.end for key, delta in prepared.deltas.items()}
         number = 0 if commit.found else commit.seam.commit_sequence  # of an older try, only the head's is known
         self._deduplicator.committed(prepared.decisions, prepared.deltas, number)
-        self._handover.ask_consumer(Committed(self.table, ends))
+        self._handover.ask_consumer(Committed(self.table, {key: delta.end for key, delta in prepared.deltas.items()}))
         self._take_note_of_backfills(self._shedding.committed(commit.seam, prepared.pending))
         self._show(prepared)
         for event in prepared.told(self.table, commit, commit_seconds):
@@ -359,8 +359,7 @@ class TableLane:
 
     def _drop(self, error: FencedError) -> None:
         """Drop everything held: another writer owns some of it; the consumer seeks to the seam and reads on there."""
-        records = self._forget()
-        self._observe(events.BatchFenced(self.table, records, str(error)))
+        self._observe(events.BatchFenced(self.table, self._forget(), str(error)))
         self._handover.ask_consumer(Reposition(self.table))
 
     def _fail(self, error: Exception) -> None:

@@ -6,11 +6,14 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from k2.ingestion.sequences.ledger import BatchPart, GapLedger, Watched
+from k2.ingestion.sequences.ledger import GapLedger
 from k2.ingestion.sequences.markers import Marker
+from k2.ingestion.sequences.parts import BatchPart, LeftOut
 from k2.ingestion.sequences.settings import SequenceSettings
+from k2.ingestion.sequences.watched import Watched
 from k2.kafka.ports import LogRange
 from k2.schemas.records import WrittenBy
+from k2.storage.deferral import Predicate
 from k2.storage.seam import DeferredRange, HaltedStream, LogPartition, PartitionSeam, Seam
 from k2.storage.tables import RegisteredLog, TableHead
 from k2.testing.manual_clock import ManualClock
@@ -60,7 +63,8 @@ class World:
 
     def watch(self, ledger: GapLedger, end: int, *, deferring: bool = False) -> Watched:
         rows = self.frame(self.seam, end).filter(~self.is_held())
-        part = BatchPart(TOPIC, self.seam, end, [rows], is_deferring=deferring, halts=self.halts)
+        left_out = LeftOut(self.seam, Predicate("map", 2), {"BBB"}.__contains__) if deferring else None
+        part = BatchPart(TOPIC, self.seam, end, [rows], left_out, self.halts)
         return ledger.watch({KEY: part}, LOGS)
 
     def ingest(self, ledger: GapLedger, end: int) -> None:
@@ -155,7 +159,7 @@ def test_while_a_stream_is_halted_the_gaps_of_others_are_told() -> None:
     assert list(world.told) == [("opened", 10, 12)]
 
 
-def test_what_a_halted_stream_waits_for_is_no_gap_yet() -> None:
+def test_of_a_halted_stream_is_told_what_was_missing_before_and_no_more() -> None:
     world = World({4: 1, 10: 50})
     ledger = world.ledger()
     world.halts = (A_AT_10,)
@@ -163,7 +167,7 @@ def test_what_a_halted_stream_waits_for_is_no_gap_yet() -> None:
     world.ingest(ledger, 8)
     world.ingest(ledger, 60)
 
-    assert list(world.told) == []
+    assert list(world.told) == [("opened", 2, 2)]
 
 
 @pytest.mark.parametrize("is_killed", [False, True])
@@ -279,11 +283,11 @@ def test_a_marker_decides_nothing_of_a_halted_stream() -> None:
     ledger = world.ledger()
     world.ingest(ledger, 8)
     world.halts = (A_AT_10,)
-    world.marked = [Marker("AAA", 200, 20_454, (BEGIN_S + 8) * 10**6, 1)]
+    world.marked = [Marker("AAA", 200, 20_454, (BEGIN_S + 10) * 10**6 + 1, 1)]
 
     world.ingest(ledger, 12)
 
-    assert list(world.told) == []
+    assert list(world.told) == [("opened", 2, 2)]
 
 
 def test_what_is_late_must_not_halt() -> None:

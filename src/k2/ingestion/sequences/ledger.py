@@ -7,9 +7,9 @@ rebuilt from them, and what is decided again after a crash writes the same event
 from __future__ import annotations
 
 import bisect
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -23,6 +23,7 @@ from k2.ingestion.sequences.halting import SYMBOLS, halting, symbols_of
 from k2.ingestion.sequences.markers import NoMarkers
 from k2.ingestion.sequences.parts import BatchPart
 from k2.ingestion.sequences.telling import GapTeller
+from k2.ingestion.sequences.watched import Remembered, Undecided, Watched
 from k2.schemas.arrow import polars_schema
 from k2.schemas.records import TRADES, WrittenBy
 from k2.storage.deferral import DeferredList
@@ -39,53 +40,10 @@ if TYPE_CHECKING:
     from k2.ingestion.sequences.markers import Marker, Markers
     from k2.ingestion.sequences.ports import GapTable, LogEnds, RowSource
     from k2.ingestion.sequences.settings import SequenceSettings
-    from k2.storage.deferral import Predicate
     from k2.storage.seam import HaltedStream, Seam
     from k2.storage.tables import RegisteredLog
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Remembered:
-    """The memory of a partition whose rows below `next_offset` it has seen, as of a commit."""
-
-    memory: Memory
-    next_offset: int
-    commit_sequence: int
-    untold: tuple[StreamChange, ...] = ()
-    """What happened below `next_offset` and is to be written with the next batch, however often that is begun."""
-    is_partial: bool = False
-    """Overload had left out something below `next_offset`: what is written of it since is not in it."""
-
-
-class _Undecided(NamedTuple):
-    """What is left out of a partition, and from where on: there all is decided again once it is written.
-
-    `since` is None where others left something out before: from where on is not known. `listed_since` is where the
-    list began when it was first seen; what others had written of it by then lies before.
-    """
-
-    predicate: Predicate | None
-    since: int | None
-    listed_since: int
-
-
-@dataclass(slots=True)
-class Watched:
-    """What watching a batch found; kept with the batch until it is committed or dropped."""
-
-    seen: dict[LogPartition, Observation] = field(default_factory=dict)
-    ends: dict[LogPartition, int] = field(default_factory=dict)
-    undecided: dict[LogPartition, _Undecided | None] = field(default_factory=dict)
-    """What is left out of each partition from here on, None where nothing is."""
-    topics: dict[LogPartition, str] = field(default_factory=dict)
-    gap_events: pl.DataFrame | None = None
-    is_recorded: bool = False
-    released: list[tuple[LogPartition, HaltedStream]] = field(default_factory=list)
-    """Streams that were halted, and go on."""
-    halts: dict[LogPartition, tuple[HaltedStream, ...]] = field(default_factory=dict)
-    """Streams that the batch shows to be halted: it is to be read again without them, and not to be recorded."""
 
 
 class GapLedger:
@@ -121,8 +79,8 @@ class GapLedger:
         self._checkpoints = checkpoints or NoCheckpoints()
         self._table_uuid = ""
         self._look_at = clock.monotonic()
-        self._known: dict[LogPartition, _Remembered] = {}
-        self._undecided: dict[LogPartition, _Undecided] = {}
+        self._known: dict[LogPartition, Remembered] = {}
+        self._undecided: dict[LogPartition, Undecided] = {}
         self._halted: dict[LogPartition, set[HaltedStream]] = {}
         """Streams that are halted, or were and are not decided since; where streams are symbols."""
 
@@ -203,6 +161,8 @@ class GapLedger:
 
     def committed(self, watched: Watched, commit_sequence: int) -> None:
         """Remember what the batch did, now that it is in the table."""
+        for key, halted in watched.released:
+            self._halted[key].discard(halted)
         for key, seen in watched.seen.items():
             known = self._known.get(key)
             if known is None:
@@ -211,8 +171,8 @@ class GapLedger:
                 remembered(known.memory, seen), self._rules, streams_max=self._settings.streams_max
             )
             is_partial = watched.undecided[key] is not None
-            self._known[key] = _Remembered(memory, watched.ends[key], commit_sequence, is_partial=is_partial)
-            if not is_partial:  # nobody writes rows below it any more
+            self._known[key] = Remembered(memory, watched.ends[key], commit_sequence, is_partial=is_partial)
+            if not is_partial and not self._halted.get(key):  # nobody writes rows below it any more
                 saved = Checkpoint(memory, watched.ends[key], commit_sequence)
                 self._checkpoints.save(self._place(key, watched.topics[key]), saved)
         for key, undecided in watched.undecided.items():
@@ -220,8 +180,6 @@ class GapLedger:
                 self._undecided.pop(key, None)
             else:
                 self._undecided[key] = undecided
-        for key, halted in watched.released:
-            self._halted[key].discard(halted)
         if watched.seen:
             told = [(watched.topics[key], seen) for key, seen in watched.seen.items()]
             self._teller.tell(told, watched.gap_events)
@@ -300,7 +258,7 @@ class GapLedger:
     def _memory(self, key: LogPartition, part: BatchPart, rows: pl.DataFrame) -> tuple[Memory, Sequence[StreamChange]]:
         """Return the memory at the part's start, and what was not decided yet of the offsets before."""
         found = self._known.get(key)
-        undecided = [_Undecided(None, halted.since, halted.since) for halted in self._released(key, part)]
+        undecided = [Undecided(None, halted.since, halted.since) for halted in self._released(key, part)]
         if key in self._undecided and not self._goes_on(key, part):
             undecided.append(self._undecided[key])
         is_late = found is not None and found.is_partial and part.deferring is None
@@ -328,7 +286,7 @@ class GapLedger:
             return undecided is not None and bool(part.left_out_since)
         return part.deferring is not None and part.deferring.predicate.covers(undecided.predicate)
 
-    def _undecided_after(self, key: LogPartition, part: BatchPart) -> _Undecided | None:
+    def _undecided_after(self, key: LogPartition, part: BatchPart) -> Undecided | None:
         """Return what is to be decided again of a partition once the part and those before it are whole."""
         by_symbol = self._scopes[part.topic] == "symbol"
         predicate = None if part.deferring is None else part.deferring.predicate
@@ -340,11 +298,11 @@ class GapLedger:
         since = part.deferring.since if by_symbol and part.deferring else min(part.left_out_since)
         is_first = since >= part.start and known is not None and known.next_offset == part.start
         is_told = by_symbol or known is None or not known.untold
-        return _Undecided(predicate, part.start if is_first and is_told else None, since)
+        return Undecided(predicate, part.start if is_first and is_told else None, since)
 
     def _from_table(
-        self, key: LogPartition, part: BatchPart, rows: pl.DataFrame, undecided: Sequence[_Undecided]
-    ) -> _Remembered:
+        self, key: LogPartition, part: BatchPart, rows: pl.DataFrame, undecided: Sequence[Undecided]
+    ) -> Remembered:
         """Take the memory from one head: rolled forward where it is behind, rebuilt where there is none to trust.
 
         What happens from the first `undecided` offset on was not told before. Where one is not known, a backfilled row
@@ -358,7 +316,7 @@ class GapLedger:
         if known and known.is_partial:  # the rows that others have written below its end would be taken for missing
             known = None
         if known is None and (saved := self._checkpoints.load(self._place(key, part.topic))) is not None:
-            known = _Remembered(saved.memory, saved.next_offset, saved.commit_sequence)
+            known = Remembered(saved.memory, saved.next_offset, saved.commit_sequence)
         if known and (known.next_offset > start or known.commit_sequence > table.head.seam.commit_sequence):
             known = None
         offsets = [each.since for each in undecided if each.since is not None]
@@ -387,7 +345,7 @@ class GapLedger:
         log.info("sequence_memory_read", table=self._table, partition=key.partition, rows=count, from_offset=low)
         untold = tuple(change for change in missed if not is_held(change.stream)) if is_told else ()
         is_partial = part.deferring is not None and part.deferring.since < start
-        return _Remembered(memory, start, table.head.seam.commit_sequence, untold, is_partial)
+        return Remembered(memory, start, table.head.seam.commit_sequence, untold, is_partial)
 
     def _see_that_it_begins_at(self, seam: Seam, key: LogPartition, start: int) -> None:
         found = seam.next_offset(key)
