@@ -29,13 +29,23 @@ A_AT_10 = HaltedStream("AAA", ("AAA",), 10, (BEGIN_S + 10) * 10**6)
 
 
 class World:
-    """AAA has the even offsets, BBB the odd ones; `jumps` says at which offsets how many of its numbers are skipped."""
+    """AAA has the even offsets, BBB the odd ones; `jumps` says at which offsets how many of its numbers are skipped.
 
-    def __init__(self, jumps: dict[int, int], *, scope: str = "symbol", settings: SequenceSettings = DEFER) -> None:
-        self.jumps, self.scope, self.settings = jumps, scope, settings
+    From offset `pause_before` on, the log is a minute later. From `deferred_since` on, overload puts off BBB.
+    """
+
+    def __init__(
+        self,
+        jumps: dict[int, int],
+        *,
+        scope: str = "symbol",
+        settings: SequenceSettings = DEFER,
+        pause_before: int = 999,
+    ) -> None:
+        self.jumps, self.scope, self.settings, self.pause_before = jumps, scope, settings, pause_before
         self.seam, self.commits = 0, 0
-        self.written_to: dict[str, int] = {}
         self.halts: tuple[HaltedStream, ...] = ()
+        self.deferred_since: int | None = None
         self.backfilled: set[int] = set()
         self.clock = ManualClock(BEGIN_S * 10**9)
         self.told: dict[tuple[str, int, int], None] = {}
@@ -54,17 +64,22 @@ class World:
             own = offset if self.scope == "channel" else offset // 2
             same = [at for at in self.jumps if self.scope == "channel" or at % 2 == offset % 2]
             numbers.append(own + sum(self.jumps[at] for at in same if at <= offset))
-        logged = pl.from_epoch(pl.col("log_offset") + BEGIN_S, "s").dt.replace_time_zone("UTC")
+        logged_s = BEGIN_S + pl.col("log_offset") + (pl.col("log_offset") >= self.pause_before) * 60
+        logged = pl.from_epoch(logged_s, "s").dt.replace_time_zone("UTC")
         return rows.with_columns(sequence=pl.Series(numbers), channel=pl.lit("c"), ts_log=logged)
 
     def is_held(self) -> pl.Expr:
         held = [pl.col("symbol").is_in(each.symbols) & (pl.col("log_offset") >= each.since) for each in self.halts]
+        if self.deferred_since is not None:
+            held.append((pl.col("symbol") == "BBB") & (pl.col("log_offset") >= self.deferred_since))
         return pl.any_horizontal(pl.lit(value=False), *held)
 
-    def watch(self, ledger: GapLedger, end: int, *, deferring: bool = False) -> Watched:
-        rows = self.frame(self.seam, end).filter(~self.is_held())
-        left_out = LeftOut(self.seam, Predicate("map", 2), {"BBB"}.__contains__) if deferring else None
-        part = BatchPart(TOPIC, self.seam, end, [rows], left_out, self.halts)
+    def watch(self, ledger: GapLedger, end: int) -> Watched:
+        rows, since = self.frame(self.seam, end), self.deferred_since
+        logged_us = rows["ts_log"].dt.epoch("us")[-1]
+        left_out = None if since is None else LeftOut(since, Predicate("map", 2), {"BBB"}.__contains__)
+        kept = [rows.filter(~self.is_held())]
+        part = BatchPart(TOPIC, self.seam, end, kept, left_out, self.halts, logged_us)
         return ledger.watch({KEY: part}, LOGS)
 
     def ingest(self, ledger: GapLedger, end: int) -> None:
@@ -79,6 +94,11 @@ class World:
         self.halts = tuple(each for each in self.halts if each.stream != stream)
         self.backfilled |= {at for each in gone for at in range(each.since, self.seam)}
         self.commits += 1
+        ledger.written_elsewhere([KEY])
+
+    def backfill(self, ledger: GapLedger) -> None:
+        self.backfilled |= {at for at in range(self.deferred_since or 0, self.seam) if at % 2}
+        self.deferred_since, self.commits = None, self.commits + 1
         ledger.written_elsewhere([KEY])
 
     def append(self, gap_events: pl.DataFrame) -> int:
@@ -239,6 +259,42 @@ def test_a_later_gap_halts_the_stream_again() -> None:
     world.release(ledger, "AAA")
 
     assert [each.since for each in world.watch(ledger, 70).halts[KEY]] == [60]
+
+
+@pytest.mark.parametrize("ends", [(21, 40), (40,)])
+def test_a_stream_is_decided_by_the_time_of_records_that_are_left_out_before_it_is_halted(
+    ends: tuple[int, ...],
+) -> None:
+    world = World({10: 50, 19: 1, 21: 70}, pause_before=20)
+    ledger = world.ledger()
+    world.ingest(ledger, 8)
+    b_at_21 = HaltedStream("BBB", ("BBB",), 21, (BEGIN_S + 81) * 10**6)
+    for end in ends:
+        world.halts = (A_AT_10, b_at_21) if end > 21 else (A_AT_10,)
+        world.ingest(ledger, end)
+    before = list(world.told)
+
+    world.release(ledger, "AAA")
+    world.ingest(ledger, 60)
+    world.release(ledger, "BBB")
+    world.ingest(ledger, 80)
+
+    assert before == [("opened", 9, 9)]
+    assert list(world.told) == [("opened", 9, 9), ("opened", 5, 54), ("opened", 11, 80)]
+
+
+def test_memory_that_a_dropped_batch_read_beside_a_deferred_range_is_read_anew_once_that_is_written() -> None:
+    world = World({10: 50, 21: 3})
+    world.ingest(world.ledger(), 8)
+    world.halts, world.deferred_since = (A_AT_10,), 8
+    world.ingest(world.ledger(), 30)
+    successor = world.ledger()
+    world.watch(successor, 50)
+
+    world.backfill(successor)
+    world.ingest(successor, 50)
+
+    assert list(world.told) == [("opened", 10, 12)]
 
 
 def test_a_halted_channel_takes_its_symbols_along_and_is_watched_once_it_is_written() -> None:

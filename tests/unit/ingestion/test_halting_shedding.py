@@ -23,7 +23,7 @@ from k2.testing.market_rows import market_rows
 
 KEY = LogPartition(0, 0)
 TIERS = TierMap.of({"A"}, {"B"})
-A = HaltedStream("A", ("A",), 102, 0)
+A, B = HaltedStream("A", ("A",), 102, 0), HaltedStream("B", ("B",), 105, 0)
 
 
 class Standing(NoLadder):
@@ -137,3 +137,23 @@ def test_a_batch_that_holds_back_what_was_written_meanwhile_is_fenced() -> None:
 
     with pytest.raises(FencedError, match="goes on by now"):
         shed.in_force(KEY, list(pending.partitions.values()))
+
+
+@pytest.mark.parametrize(("halts", "takes"), [((), False), ((A,), True), ((A, B), False), ((B,), False)])
+def test_a_batch_goes_on_with_the_streams_halted_that_it_began_with(
+    halts: tuple[HaltedStream, ...], takes: bool
+) -> None:
+    shed, pending = shedding(), Pending()
+    with pytest.raises(FencedError):
+        shed.halt({KEY: (A,)})
+    sort_into(pending, shed, chunk("ABABA"))
+
+    assert pending.takes(KEY, None, halts) is takes
+
+
+def test_a_batch_without_halted_streams_takes_none() -> None:
+    shed, pending = shedding(), Pending()
+    sort_into(pending, shed, chunk("AB"))
+
+    assert pending.takes(KEY, None, ())
+    assert not pending.takes(KEY, None, (A,))
