@@ -9,6 +9,7 @@ from mutants.duplicates import DUPLICATES
 from mutants.edits import Edit, Mutant
 from mutants.feeds import FEEDS
 from mutants.gaps import GAPS
+from mutants.halts import HALTS
 from mutants.overload import OVERLOAD
 from mutants.repeatable import REPEATABLE
 
@@ -297,5 +298,6 @@ MUTANTS = (
     *REPEATABLE,
     *DUPLICATES,
     *GAPS,
+    *HALTS,
     *FEEDS,
 )
