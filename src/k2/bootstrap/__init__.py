@@ -159,7 +159,16 @@ def ingest_worker(settings: Settings, *, observer: Observer) -> IngestWorker:
         observer=observer,
         overload=overload_parts(settings, clock, observer, announcer=said, drills=heard),
         releases=let_go,
-        closing=[heard.close, let_go.close, said.close, journal.close, admin.close, registry.close, tables.close, *maker.closing],
+        closing=[
+            heard.close,
+            let_go.close,
+            said.close,
+            journal.close,
+            admin.close,
+            registry.close,
+            tables.close,
+            *maker.closing,
+        ],
     )
 
 
