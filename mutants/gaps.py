@@ -39,7 +39,7 @@ GAPS = (
     Mutant(
         "checkpoint-without-deferred",
         "a checkpoint is kept of a memory that lacks what is deferred",
-        (Edit(_LEDGER, "            if not is_partial:", "            if key in watched.undecided:"),),
+        (Edit(_LEDGER, "if not is_partial and not self._halted.get(key):", "if not self._halted.get(key):"),),
         (_TOLD_AGAIN,),
     ),
     Mutant(

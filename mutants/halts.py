@@ -55,4 +55,10 @@ HALTS = (
         (Edit("src/k2/ingestion/sequences/ledger.py", "known and not known.is_partial and", "known and"),),
         (f"{_GAPS}::test_memory_that_a_dropped_batch_read_beside_a_deferred_range_is_read_anew_once_that_is_written",),
     ),
+    Mutant(
+        "checkpoint-without-halted",
+        "a checkpoint is kept of a memory that lacks a halted stream",
+        (Edit("src/k2/ingestion/sequences/ledger.py", " and not self._halted.get(key):", ":"),),
+        (f"{_GAPS}::test_no_checkpoint_is_kept_of_a_memory_that_lacks_a_halted_stream",),
+    ),
 )

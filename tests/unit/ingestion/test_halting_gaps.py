@@ -18,6 +18,7 @@ from k2.storage.seam import DeferredRange, HaltedStream, LogPartition, Partition
 from k2.storage.tables import RegisteredLog, TableHead
 from k2.testing.manual_clock import ManualClock
 from k2.testing.market_rows import market_rows
+from k2.testing.simulated_checkpoints import SimulatedCheckpoints
 
 KEY = LogPartition(0, 0)
 TOPIC = "market.simulated.trades.sim"
@@ -31,7 +32,7 @@ A_AT_10 = HaltedStream("AAA", ("AAA",), 10, (BEGIN_S + 10) * 10**6)
 class World:
     """AAA has the even offsets, BBB the odd ones; `jumps` says at which offsets how many of its numbers are skipped.
 
-    From offset `pause_before` on, the log is a minute later. From `deferred_since` on, overload puts off BBB.
+    From offset `pause_before` on, the log is a minute later. From `deferred_since` on, overload puts off `deferred`.
     """
 
     def __init__(
@@ -45,16 +46,18 @@ class World:
         self.jumps, self.scope, self.settings, self.pause_before = jumps, scope, settings, pause_before
         self.seam, self.commits = 0, 0
         self.halts: tuple[HaltedStream, ...] = ()
+        self.deferred = "BBB"
         self.deferred_since: int | None = None
         self.backfilled: set[int] = set()
         self.clock = ManualClock(BEGIN_S * 10**9)
         self.told: dict[tuple[str, int, int], None] = {}
         self.marked: list[Marker] = []
+        self.checkpoints = SimulatedCheckpoints(0, lost=0, not_saved=0)
 
     def ledger(self) -> GapLedger:
         return GapLedger(
             "trades", scopes={TOPIC: self.scope}, rows=self, gaps=self, settings=self.settings,
-            clock=self.clock, observer=lambda _: None, log_ends=self, markers=self,
+            clock=self.clock, observer=lambda _: None, log_ends=self, markers=self, checkpoints=self.checkpoints,
         )  # fmt: skip
 
     def frame(self, start: int, end: int) -> pl.DataFrame:
@@ -71,13 +74,13 @@ class World:
     def is_held(self) -> pl.Expr:
         held = [pl.col("symbol").is_in(each.symbols) & (pl.col("log_offset") >= each.since) for each in self.halts]
         if self.deferred_since is not None:
-            held.append((pl.col("symbol") == "BBB") & (pl.col("log_offset") >= self.deferred_since))
+            held.append((pl.col("symbol") == self.deferred) & (pl.col("log_offset") >= self.deferred_since))
         return pl.any_horizontal(pl.lit(value=False), *held)
 
     def watch(self, ledger: GapLedger, end: int) -> Watched:
         rows, since = self.frame(self.seam, end), self.deferred_since
         logged_us = rows["ts_log"].dt.epoch("us")[-1]
-        left_out = None if since is None else LeftOut(since, Predicate("map", 2), {"BBB"}.__contains__)
+        left_out = None if since is None else LeftOut(since, Predicate("map", 2), {self.deferred}.__contains__)
         kept = [rows.filter(~self.is_held())]
         part = BatchPart(TOPIC, self.seam, end, kept, left_out, self.halts, logged_us)
         return ledger.watch({KEY: part}, LOGS)
@@ -206,6 +209,20 @@ def test_once_it_is_written_its_gap_is_told_and_halts_it_no_more(is_killed: bool
     assert list(world.told) == [("opened", 5, 54)]
 
 
+def test_no_checkpoint_is_kept_of_a_memory_that_lacks_a_halted_stream() -> None:
+    world = World({10: 50})
+    world.ingest(world.ledger(), 8)
+    world.halts = (A_AT_10,)
+    world.ingest(world.ledger(), 30)
+    others = world.ledger()
+    world.ingest(others, 50)
+    world.release(others, "AAA")
+
+    world.ingest(world.ledger(), 70)
+
+    assert list(world.told) == [("opened", 5, 54)]
+
+
 @pytest.mark.parametrize("is_killed", [False, True])
 def test_a_halt_that_outlasts_the_memory_is_decided_all_the_same(is_killed: bool) -> None:
     world = World({10: 50}, settings=DEFER.model_copy(update={"memory_offsets": 20}))
@@ -292,6 +309,7 @@ def test_memory_that_a_dropped_batch_read_beside_a_deferred_range_is_read_anew_o
     world.watch(successor, 50)
 
     world.backfill(successor)
+    world.deferred, world.deferred_since = "CCC", 30
     world.ingest(successor, 50)
 
     assert list(world.told) == [("opened", 10, 12)]
