@@ -328,11 +328,11 @@ def _lists(head: TableHead, topic: str, newest: int | None) -> list[DeferredList
     """Return what is deferred in the logs of a topic, less the newest one."""
     logs = {log.log_id for log in head.logs if log.topic == topic and log.log_id != newest}
     keys = sorted(key for key in head.seam.partitions if key.log_id in logs)
-    return [held for key in keys if (held := DeferredList.of(head.seam, key)).entries]
+    return [held for key in keys if (held := DeferredList.of(head.seam, key)).ranges]
 
 
 def _deferred(held: DeferredList) -> str:
-    start, end = held.entries[0].start, held.entries[-1].end
+    start, end = min(entry.start for entry in held.ranges), max(entry.end for entry in held.ranges)
     return f"partition {held.key.partition}: {held.records:,} deferred records of offsets {start:,} to {end - 1:,}"
 
 

@@ -95,9 +95,14 @@ class DeferredList:
         )
 
     @property
+    def ranges(self) -> tuple[DeferredRange, ...]:
+        """All that is deferred, whatever for."""
+        return (*self.entries, *self.halts)
+
+    @property
     def records(self) -> int:
         """Records that are deferred and not written yet."""
-        return sum(entry.records for entry in (*self.entries, *self.halts))
+        return sum(entry.records for entry in self.ranges)
 
     @property
     def halted(self) -> tuple[HaltedStream, ...]:
@@ -177,7 +182,7 @@ class DeferredList:
         A halted stream may have earlier records in entries of overload, so those are written before it.
         """
         halted = None if self.entries else backfill.predicate.halted
-        entry = next((each for each in (*self.entries, *self.halts) if each.halted == halted), None)
+        entry = next((each for each in self.ranges if each.halted == halted), None)
         if (
             entry is None
             or entry.start != backfill.start
@@ -232,7 +237,7 @@ def complete_through(seam: Seam, key: LogPartition) -> int | None:
     That is where its first deferred range begins, or the next offset where nothing is deferred.
     """
     held = DeferredList.of(seam, key)
-    return min((entry.start for entry in (*held.entries, *held.halts)), default=seam.next_offset(key))
+    return min((entry.start for entry in held.ranges), default=seam.next_offset(key))
 
 
 def predicate_of(entry: DeferredRange) -> Predicate:

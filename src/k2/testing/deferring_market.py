@@ -84,7 +84,7 @@ class DeferringMarket(SimulatedMarket):
         """
         head, log, at = self._place(topic, partition)
         held = DeferredList.of(head.seam, at)
-        entries = (*held.entries, *held.halts)
+        entries = held.ranges
         if not entries:
             return 0
         start = entries[0].start

@@ -31,7 +31,7 @@ B = DeferredRange(0, 0, 30, 90, "", 4, 6, HaltedStream("B", ("B",), 30, NOW_US -
 
 
 class World:
-    def __init__(self, *, halt_seconds: float = 0.0, log_start: int = 0) -> None:
+    def __init__(self, *, halt_seconds: float = 0.0, log_start: int = 0, log_id: int = 0) -> None:
         self.releases, self.heard, self.log_start = FakeReleases(), list[events.Event](), log_start
         log, settings = FakeLog(), BackfillSettings(poll_seconds=0)
         log.create_topic(TOPIC)
@@ -40,7 +40,7 @@ class World:
         self.chooser = Chooser(
             "trades",
             log_ends=self,
-            owned=lambda: {(TOPIC, 0)},
+            owned=lambda: {(TOPIC, 0): LogPartition(log_id, 0)},
             reader=RangeReader(lambda: FakeReader(log), settings),
             retention=RetentionWatch({}, settings=settings, clock=CLOCK),
             clock=CLOCK,
@@ -120,6 +120,16 @@ def test_what_the_log_will_delete_is_written_released_or_not() -> None:
 
     assert task is not None
     assert (task.entry, task.urgent) == (A, True)
+
+
+def test_a_halted_stream_of_a_log_whose_topic_was_created_again_is_given_up_released_or_not() -> None:
+    world, before = World(log_id=1), head(A)
+    made_anew = replace(before, logs=(*before.logs, RegisteredLog(1, "cluster", "id-2", TOPIC, 1, {0: 0})))
+
+    task = world.chooser.choose(made_anew)
+
+    assert task is not None
+    assert (task.entry, task.extent, task.urgent) == (A, LogRange(90, 90), True)
 
 
 def test_a_task_goes_on_with_its_own_stream_only() -> None:

@@ -164,14 +164,14 @@ class Chooser:
             topic = topics.get(key.log_id, "")
             if key.log_id < read.get(topic, 0):
                 held = DeferredList.of(head.seam, key)
-                end = max(entry.end for entry in (*held.entries, *held.halts))
+                end = max(entry.end for entry in held.ranges)
                 lists.append(_List(topic, held, LogRange(end, end), urgent=True))
                 self._told.setdefault((topic, key.partition), False)
         return lists
 
     def _left(self, topic: str, held: DeferredList, extent: LogRange) -> TimeLeft:
         place = (topic, held.key.partition)
-        start = min(entry.start for entry in (*held.entries, *held.halts))
+        start = min(entry.start for entry in held.ranges)
         known_at, logged_ms = self._logged.get(place, (-1, None))
         left = self._retention.left(topic, start, logged_ms, extent)
         if known_at < 0 or (left.is_near and known_at != start):  # log times grow: an earlier record's is the worse one
