@@ -254,7 +254,7 @@ class Auditor:
         given_up = sum(one.records for one in pinned.head.given_up if one.key == at)
         replayed = {*self._replayed(record_type, log, number, paths).tolist(), *pinned.head.settled.get(at, ())}
         dead = sum(offset not in replayed for offset in letters)
-        gone = f"{counts.deferred} records that overload had put off went with the log: its topic was created again"
+        gone = f"{counts.deferred} records that were put off went with the log: its topic was created again"
         return PartitionAudit(
             table=record_type.name,
             topic=log.topic,

@@ -112,4 +112,4 @@ def test_what_was_deferred_in_a_topic_that_was_created_again_is_lost(market: Def
 
     assert not report.is_sound
     assert totals(report) == [12, 6, 0, 0, 0, 6, 0]
-    assert "6 records that overload had put off went with the log" in " ".join(report.advice)
+    assert "6 records that were put off went with the log" in " ".join(report.advice)
