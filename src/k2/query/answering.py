@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
@@ -17,18 +18,31 @@ from k2.schemas.symbols import SYMBOL_RULE, is_symbol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from concurrent.futures import Future
 
     from k2.common.clock import Clock
+    from k2.common.errors import CorruptionError
     from k2.query.certificate import Deferred, PartitionRead
     from k2.query.log_side import Shortfalls
     from k2.query.settings import QuerySettings
-    from k2.storage.planning import PinnedSnapshot
+    from k2.storage.planning import PinnedSnapshot, PlannedFile
     from k2.storage.seam import Seam
     from k2.storage.tables import RegisteredLog
 
 _NS_MAX: Final = 2**63 - 1
 _AHEAD_NS: Final = 86_400_000_000_000
 """Events up to a day ahead are accepted into the log, so a question may reach as far."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowsAhead:
+    """Rows of these files and columns, of a draft's range and in order, that another thread reads."""
+
+    files: tuple[PlannedFile, ...]
+    columns: list[str]
+    rows: Future[pa.Table | None]
+    damage: list[CorruptionError]
+    """What was found damaged meanwhile, and left out."""
 
 
 class Draft:
@@ -50,6 +64,7 @@ class Draft:
         self.end_ns: int | None = None
         self.first_bars_ns: Mapping[str, int] = {}
         """Where the first bar begins that is asked for, by exchange."""
+        self.ahead: RowsAhead | None = None
         self.shown = Shown(pa.table({}), truncated=False)
         self.rows_from_log = 0
         self.seconds: dict[str, float] = {}
@@ -97,12 +112,17 @@ def check(request: QueryRequest, settings: QuerySettings, now_ns: int) -> None:
         )
 
 
+def counts_from_newest(request: QueryRequest) -> bool:
+    """Say whether the range is known only once the symbol's newest record is."""
+    return request.window_minutes is not None and request.anchor == "latest"
+
+
 def range_of(request: QueryRequest, *, now_ns: int, newest_ns: int | None) -> tuple[int | None, int | None]:
     """Return the half-open range of a question; `newest_ns` is the newest record's time, for `anchor=latest`."""
     if request.window_minutes is None:
         return request.start_ns, request.end_ns
     window_ns = int(request.window_minutes * NS_PER_MINUTE)
-    if request.anchor == "latest" and newest_ns is not None:
+    if counts_from_newest(request) and newest_ns is not None:
         return newest_ns - window_ns, newest_ns + 1
     return now_ns - window_ns, now_ns
 

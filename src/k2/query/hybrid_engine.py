@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from k2.common.errors import ConfigurationError, CorruptionError, K2Error, OverloadedError, QueryError, UnavailableError
 from k2.kafka.topics import exchange_of
-from k2.query.answering import Draft, answer_of, check, range_of
+from k2.query.answering import Draft, answer_of, check, counts_from_newest, range_of
 from k2.query.as_of import older_snapshot, resolved
 from k2.query.bars.finishing import bars_answer
 from k2.query.bars.reader import BarReader
@@ -188,7 +188,8 @@ class HybridQueryEngine:
         }
 
     def close(self) -> None:
-        """Close DuckDB; the tail and the clients belong to whoever made them."""
+        """Close DuckDB and end the threads; the tail and the clients belong to whoever made them."""
+        self._rows.close()
         self._scanner.close()
 
     def _answered(
@@ -234,13 +235,17 @@ class HybridQueryEngine:
                     {(topic_of[at.log_id], at.partition): known.next_offset for at, known in seam.partitions.items()}
                 )
             draft.lap("pin")
+            if not counts_from_newest(request):
+                draft.start_ns, draft.end_ns = range_of(request, now_ns=self._clock.time_ns(), newest_ns=None)
+                if widen is None and not request.lake_only:
+                    self._rows.read_ahead(request, draft)
             held = self._read_log(request, draft, topics, token)
             self._check_staleness(request, draft)
             draft.lap("log")
         logged = log_rows(held.frames, request, prefix)
-        if request.window_minutes is not None and request.anchor == "latest":
+        if counts_from_newest(request):
             draft.newest_ns = self._rows.newest_ns(request, draft, logged, prefix)
-        draft.start_ns, draft.end_ns = range_of(request, now_ns=self._clock.time_ns(), newest_ns=draft.newest_ns)
+            draft.start_ns, draft.end_ns = range_of(request, now_ns=self._clock.time_ns(), newest_ns=draft.newest_ns)
         if widen is not None:
             widen(draft)
         if snapshot_id is None and (older := older_snapshot(request, draft, token, self._planner)) is not None:

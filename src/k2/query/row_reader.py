@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow.compute as pc
 
-from k2.common.errors import QueryError
+from k2.common.errors import CorruptionError, QueryError
 from k2.query.amending import Shown
 from k2.query.amendments import Amendments
+from k2.query.answering import RowsAhead
 from k2.query.merging import (
     FROM_LOG,
     answer_schema,
@@ -25,7 +27,7 @@ from k2.query.narrow_reader import NarrowReader
 from k2.schemas.records import ORDER
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import polars as pl
     import pyarrow as pa
@@ -52,7 +54,26 @@ class RowReader:
         self._files_read = files
         self._settings = settings
         self._narrow = NarrowReader(settings)
+        self._threads = ThreadPoolExecutor(settings.queries_at_once_max, "k2-read-ahead")
         self.amendments = Amendments(planner=planner, files=files, settings=settings)
+
+    def close(self) -> None:
+        """End the threads that read ahead."""
+        self._threads.shutdown()
+
+    def read_ahead(self, request: QueryRequest, draft: Draft) -> None:
+        """Begin to read the files of the draft's range while the caller waits for the log, if the question is narrow.
+
+        A pinned snapshot's files do not change: it is the same when they are read.
+        """
+        files = self.files(request, draft, draft.start_ns, draft.end_ns)
+        if files and self._narrow.accepts(request, files):
+            columns, damage = _columns(draft, None), list[CorruptionError]()
+            rows = self._threads.submit(
+                self._narrowly, request, draft, files, columns, damage.append,
+                start_ns=draft.start_ns, end_ns=draft.end_ns, ordered=True,
+            )  # fmt: skip
+            draft.ahead = RowsAhead(files, columns, rows, damage)
 
     def newest_ns(self, request: QueryRequest, draft: Draft, logged: pl.DataFrame | None, prefix: Prefix) -> int | None:
         """Return the event time of the symbol's newest record, whatever its action; None if there is none.
@@ -105,7 +126,7 @@ class RowReader:
         limit: int,
     ) -> pa.Table:
         """Find what is shown, reading more where amendments leave a page short; return the rows that were read."""
-        columns = list(dict.fromkeys([*draft.columns, *ORDER, *(amending.columns if amending else ())]))
+        columns = _columns(draft, amending)
         schema = answer_schema(draft.record_type, columns)
         ordered = in_range is None or request.limit is not None
         most = limit + 1 + (amending.rows_more if amending else 0)
@@ -138,17 +159,34 @@ class RowReader:
         if not files:
             return None, False
         if self._narrow.accepts(request, files):
-            paths = self._files_read.paths(files, draft.shortfalls.add)
-            table = self._narrow.read(
-                request, draft.record_type, paths, names,
-                start_ns=draft.start_ns, end_ns=draft.end_ns, ordered=ordered,
-            ) if paths else None  # fmt: skip
+            ahead = draft.ahead
+            if ahead is not None and (ahead.files, ahead.columns) == (files, names):
+                table = ahead.rows.result()
+                for error in ahead.damage:
+                    draft.shortfalls.add(error)
+            else:
+                table = self._narrowly(
+                    request, draft, files, names, draft.shortfalls.add,
+                    start_ns=draft.start_ns, end_ns=draft.end_ns, ordered=ordered,
+                )  # fmt: skip
             if table is not None:
                 return table, False
         condition = matching(request, draft.start_ns, draft.end_ns) & prefix.condition
         statement, values = rows_statement(draft.record_type, names, condition, limit=limit, ordered=ordered)
         table = self._files_read.fetch(statement, values, files, draft.shortfalls.add)
         return table, table is not None and table.num_rows == limit
+
+    def _narrowly(
+        self,
+        request: QueryRequest,
+        draft: Draft,
+        files: Sequence[PlannedFile],
+        names: Sequence[str],
+        on_damage: Callable[[CorruptionError], None],
+        **within: Any,  # Any: the range and the order, as NarrowReader takes them
+    ) -> pa.Table | None:
+        paths = self._files_read.paths(files, on_damage)
+        return self._narrow.read(request, draft.record_type, paths, names, **within) if paths else None
 
     def files(
         self, request: QueryRequest, draft: Draft, start_ns: int | None, end_ns: int | None
@@ -161,6 +199,11 @@ class RowReader:
         return self._planner.plan(
             draft.pinned, exchange=request.exchange, symbol=request.symbol, start_ns=start_ns, end_ns=end_ns
         )
+
+
+def _columns(draft: Draft, amending: Amending | None) -> list[str]:
+    """Return what is read of each row: what is asked for, its place in the order, and what amendments need."""
+    return list(dict.fromkeys([*draft.columns, *ORDER, *(amending.columns if amending else ())]))
 
 
 def _latest(rows: pl.DataFrame) -> int | None:
