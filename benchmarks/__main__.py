@@ -22,6 +22,7 @@ NAMES = (
     "sequences",
     "startup",
     "storage",
+    "stream",
     "compaction",
     "mutes",
     "commits",

@@ -47,7 +47,7 @@ def measure(*, quick: bool) -> list[Figure]:
     chunks, seconds = (4, 15.0) if quick else (20, 60.0)
     with services() as settings:
         fill(settings, chunks * CHUNK)
-        with worker(settings), _api(settings) as (port, process):
+        with worker(settings), running_api(settings) as (port, process):
             _wait_for_rows(port, settings, chunks * CHUNK)
             with command(settings, "simulate", "--rate", RATE):
                 return _figures(port, psutil.Process(process.pid), seconds)
@@ -116,7 +116,7 @@ def _ms(answered: Sequence[Answered], kind: str) -> list[float]:
 
 
 @contextmanager
-def _api(settings: Settings) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+def running_api(settings: Settings) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """Run `k2 serve` on a free port, until the block ends."""
     (settings.data_dir / "api-key").write_text(KEY)
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from k2.api import server
-from k2.client import K2Client
+from k2.client import ApiUnavailableError, K2Client
 from k2.common.errors import ConfigurationError
 from k2.testing.api_process import ApiProcess
 
@@ -72,6 +72,33 @@ def test_a_client_that_leaves_in_the_middle_of_an_answer_does_no_harm() -> None:
         assert [event["event"] for event in events if event["level"] == "error"] == []
         assert False in {event["finished"] for event in events if event["event"] == "request"}
         assert api.process.returncode == 0
+
+
+def test_a_stream_ends_when_its_client_leaves_and_says_so_when_the_api_stops() -> None:
+    with ApiProcess(rows=100, stream_heartbeat_seconds=0.1, stream_batch_seconds=0.01) as api:
+        with K2Client(f"http://127.0.0.1:{api.port}", "key", attempts_max=1) as k2:
+            left = next(k2.stream("AAA", start=0))
+            staying = k2.stream("AAA", start=0)
+            kinds = [next(staying).kind, next(staying).kind]
+            deadline = time.monotonic() + 10
+            while k2.health()["components"]["api"]["streams"] > 1 and time.monotonic() < deadline:
+                time.sleep(0.02)
+            open_then = k2.health()["components"]["api"]["streams"]
+
+            began = time.monotonic()
+            api.process.send_signal(signal.SIGTERM)
+            with pytest.raises(ApiUnavailableError):
+                list(staying)
+            seconds = time.monotonic() - began
+
+        out, errors = api.stop(signal.SIGTERM)
+
+    assert len(left.rows) == 100
+    assert kinds == ["rows", "heartbeat"]
+    assert open_then == 1
+    assert seconds < 3, "a stop waits for answers, and a stream is none"
+    assert out == "stopped\n"
+    assert [event for event in map(json.loads, errors.splitlines()) if event["level"] in {"warning", "error"}] == []
 
 
 def test_many_clients_at_once_each_get_their_answer(api: ApiProcess) -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import polars as pl
 import pytest
+import uvicorn
 from confluent_kafka import Producer
 from fastapi.testclient import TestClient
 
 from k2 import bootstrap
 from k2.api.app import create_app
+from k2.api.connections import limited_connections
 from k2.api.keys import ApiKey
+from k2.api.server import listen
 from k2.api.settings import ApiSettings
 from k2.bootstrap import operations
+from k2.client import K2Client
 from k2.kafka.producer import LogProducer
 from k2.kafka.serialization import encode_frame
 from k2.local.platform import LocalPlatform
@@ -114,6 +119,42 @@ def test_an_answer_does_not_change_when_its_rows_are_committed(market):
     assert after.table.select(stable).equals(before.table.select(stable))
     assert after.certificate.rows_from_log < before.certificate.rows_from_log
     assert market.ask(as_of=before.certificate.as_of).table.select(stable).equals(before.table.select(stable))
+
+
+def test_a_stream_follows_history_table_and_log_over_http_with_one_cursor(market):
+    settings = ApiSettings(stream_batch_seconds=0.01)
+    app = create_app(
+        market.side.engine, key=ApiKey("key"), settings=settings, clock=bootstrap.system_clock(), unready=list
+    )
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, http=limited_connections(settings)))
+    with listen("127.0.0.1", 0) as listener, ThreadPoolExecutor(1) as threads:
+        serving = threads.submit(server.run, [listener])
+        with K2Client(f"http://127.0.0.1:{listener.getsockname()[1]}", "key") as k2:
+            got, cursor = [], None
+            for what in (lambda: None, lambda: market.send(50), market.ingest, lambda: market.send(50)):
+                what()
+                want = market.sequences(start_ns=0)
+                for event in k2.stream("AAA", exchange="sim", start=0, cursor=cursor):
+                    got += [row["source_sequence"] for row in event.rows]
+                    cursor = event.cursor or cursor
+                    if event.kind == "heartbeat" and len(got) >= len(want):
+                        break
+                assert got == want
+            streaming = k2.stream("AAA", exchange="sim", cursor=cursor)
+            next(streaming)
+            market.send(50)
+            market.ingest()
+            market.send(50)
+            for event in streaming:
+                got += [row["source_sequence"] for row in event.rows]
+                if len(got) >= len(market.sequences(start_ns=0)):
+                    break
+            streaming.close()
+        app.state.end_streams()
+        server.should_exit = True
+        serving.result(30)
+
+    assert got == market.sequences(start_ns=0)
 
 
 def test_a_token_gives_the_same_rows_after_the_files_were_merged(market):

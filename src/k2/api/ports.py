@@ -65,13 +65,18 @@ class AnswersStreams(Protocol):
         """Return what follows the newest rows of a data type."""
         ...
 
-
-class Engine(AnswersStreams, Protocol):
-    """What answers questions; several threads use it at once."""
-
     def bars(self, request: BarsRequest) -> Answer:
         """Answer a question about bars."""
         ...
+
+    @property
+    def bar_settle_ns(self) -> int:
+        """Return how long after its end a bar may change."""
+        ...
+
+
+class Engine(AnswersStreams, Protocol):
+    """What answers questions; several threads use it at once."""
 
     def symbols(
         self, exchange: str | None = None, data_type: str | None = None, *, read_rows_max: int | None = None

@@ -19,6 +19,9 @@ From = Annotated[
     ),
 ]
 Cursor = Annotated[str | None, typer.Option(help="Go on behind the event with this cursor; --from is then not used.")]
+Bars = Annotated[
+    str | None, typer.Option(help="Print the bars of this length as well, each once it is final: 1s to 1d.")
+]
 Follow = Annotated[bool, typer.Option("--follow/--no-follow", help="Go on with what comes next, or end at the newest.")]
 OnSlow = Annotated[
     Literal["wait", "drop", "disconnect"],
@@ -41,6 +44,7 @@ def stream(  # noqa: PLR0917 - one parameter an option
     exchange: Exchange = None,
     begin: From = "latest",
     cursor: Cursor = None,
+    bars: Bars = None,
     follow: Follow = True,
     on_slow: OnSlow = "wait",
     events: Events = False,
@@ -55,13 +59,20 @@ def stream(  # noqa: PLR0917 - one parameter an option
         reached = cursor
         try:
             for event in client.stream(
-                symbols, table=table, exchange=exchange, start=begin, cursor=cursor, follow=follow, on_slow=on_slow
+                symbols,
+                table=table,
+                exchange=exchange,
+                start=begin,
+                cursor=cursor,
+                bars=bars,
+                follow=follow,
+                on_slow=on_slow,
             ):
                 if events:
                     _print({"event": event.kind, "cursor": event.cursor, "data": event.body})
                 elif event.kind == "left_out":
                     typer.echo(f"left out: {event.body['rows']} records, since this was too slow", err=True)
-                for row in () if events else event.rows:
+                for row in () if events else (*event.rows, *event.bars):
                     _print(row)
                 sys.stdout.flush()
                 reached = event.cursor or reached

@@ -64,13 +64,14 @@ class AsyncK2Client:
         exchange: str | None = None,
         start: str | int = "latest",
         cursor: str | None = None,
+        bars: str | None = None,
         follow: bool = True,
         on_slow: OnSlow = "wait",
     ) -> AsyncIterator[StreamEvent]:
         """Give the events of a stream; as `K2Client.stream`."""
         names = (symbols,) if isinstance(symbols, str) else tuple(symbols)
         plan = StreamPlan(
-            names, table, exchange, start, cursor, follow, on_slow, self._attempts_max, self._pause_seconds_max
+            names, table, exchange, start, cursor, bars, follow, on_slow, self._attempts_max, self._pause_seconds_max
         )
         while not plan.is_over:
             parser = EventParser()

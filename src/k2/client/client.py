@@ -238,6 +238,7 @@ class K2Client:
         exchange: str | None = None,
         start: str | int = "latest",
         cursor: str | None = None,
+        bars: str | None = None,
         follow: bool = True,
         on_slow: OnSlow = "wait",
     ) -> Iterator[StreamEvent]:
@@ -245,8 +246,9 @@ class K2Client:
 
         `start` is "latest", a time, or the `as_of` of a certificate; `cursor` is that of the last event that you have.
         A connection that is cut is made again and goes on behind the last event. Records come as they were written,
-        CANCELs and CORRECTs among them. Without `follow` it ends at the newest record. A reader that does not keep up
-        gets the rest from the table ("wait"), is told what was left out ("drop"), or is ended ("disconnect").
+        CANCELs and CORRECTs among them. With `bars`, an interval, bars come as well, each once it is final. Without
+        `follow` it ends at the newest record. A reader that does not keep up gets the rest from the table ("wait"), is
+        told what was left out ("drop"), or is ended ("disconnect").
 
         Raises:
             RefusedQuestionError, RefusedKeyError: the question or the key is wrong.
@@ -254,7 +256,7 @@ class K2Client:
         """
         names = (symbols,) if isinstance(symbols, str) else tuple(symbols)
         plan = StreamPlan(
-            names, table, exchange, start, cursor, follow, on_slow, self._attempts_max, self._pause_seconds_max
+            names, table, exchange, start, cursor, bars, follow, on_slow, self._attempts_max, self._pause_seconds_max
         )
         while not plan.is_over:
             parser = EventParser()

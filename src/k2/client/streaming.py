@@ -26,7 +26,7 @@ _BUSY: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 @dataclass(frozen=True, slots=True)
 class StreamEvent:
-    """One event: `rows`, `left_out` or `heartbeat`, and its JSON as Python values; decimals are texts.
+    """One event: `rows`, `bar`, `left_out` or `heartbeat`, and its JSON as Python values; decimals are texts.
 
     A stream that is asked for with `cursor` goes on behind this event.
     """
@@ -39,6 +39,11 @@ class StreamEvent:
     def rows(self) -> list[dict[str, Any]]:
         """Return the records of an event of the kind `rows`; none of another."""
         return self.body if self.kind == "rows" else []
+
+    @property
+    def bars(self) -> list[dict[str, Any]]:
+        """Return the bars of an event of the kind `bar`; none of another."""
+        return self.body if self.kind == "bar" else []
 
 
 class EventParser:
@@ -68,6 +73,7 @@ class StreamPlan:
     exchange: str | None
     start: str | int
     cursor: str | None
+    bars: str | None
     follow: bool
     on_slow: OnSlow
     attempts_max: int
@@ -83,6 +89,7 @@ class StreamPlan:
             "exchange": self.exchange,
             "from": None if self.cursor is not None else str(self.start),
             "cursor": self.cursor,
+            "bars": self.bars,
             "follow": str(self.follow).lower(),
             "on_slow": self.on_slow,
         }

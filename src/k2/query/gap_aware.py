@@ -56,6 +56,11 @@ class AnswersQuestions(Protocol):
         """Return a follower of the log's newest rows."""
         ...
 
+    @property
+    def bar_settle_ns(self) -> int:
+        """Return how long after its end a bar is provisional."""
+        ...
+
     def snapshots(self, data_type: str | None = None) -> list[KeptSnapshot]:
         """Return the snapshots that the tables still have."""
         ...
@@ -176,6 +181,11 @@ class GapAwareEngine:
     ) -> list[SymbolSummary]:
         """Return the symbols that there are; see HybridQueryEngine."""
         return self._engine.symbols(exchange, data_type, read_rows_max=read_rows_max)
+
+    @property
+    def bar_settle_ns(self) -> int:
+        """Return how long after its end a bar is provisional."""
+        return self._engine.bar_settle_ns
 
     def live(self, data_type: str) -> TailFollower:
         """Return a follower of the log's newest rows, for one thread at a time."""

@@ -149,6 +149,11 @@ class HybridQueryEngine:
             widen=lambda draft: self._bars.widen(asked, draft),
         )
 
+    @property
+    def bar_settle_ns(self) -> int:
+        """Return how long after its end a bar is provisional."""
+        return self._bars.settle_ns
+
     def live(self, data_type: str) -> TailFollower:
         """Return a follower of the log's newest rows, for one thread at a time."""
         topics = self._topics_of(data_type, None)

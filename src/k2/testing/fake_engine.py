@@ -75,6 +75,8 @@ class FakeEngine:
         certificate = replace(trades.certificate, bars={**stated, "bars": len(bars)})
         return Answer(pa.Table.from_pylist(bars, BARS_SCHEMA), certificate)
 
+    bar_settle_ns = 0
+
     def live(self, data_type: str) -> FakeFollower:
         """Return what follows the rows."""
         return self.followers.setdefault(data_type, FakeFollower(data_type, self.rows))

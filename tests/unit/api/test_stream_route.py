@@ -22,7 +22,7 @@ from k2.api.turns import Turns
 from k2.common.clock import SystemClock
 from k2.common.errors import CorruptionError, UnavailableError
 from k2.testing.fake_engine import FakeEngine
-from k2.testing.market_rows import market_rows
+from k2.testing.market_rows import START_NS, market_rows
 
 
 @pytest.fixture
@@ -75,7 +75,9 @@ def test_the_last_event_of_a_browser_goes_before_the_cursor_and_the_beginning(cl
         ({"symbol": ["AAA"], "exchange": "nyse"}, "expected an exchange of topics.yaml"),
         ({"symbol": ["AAA"], "cursor": "x"}, "id of an event"),
         ({"symbol": ["A\tA"]}, "control"),
-        ({"symbol": ["AAA"], "start": "0"}, "expected one of cursor, exchange, follow"),
+        ({"symbol": ["AAA"], "bars": "2d"}, "expected an interval"),
+        ({"symbol": ["AAA"], "bars": "1m", "table": "quotes"}, "expected bars of trades"),
+        ({"symbol": ["AAA"], "start": "0"}, "expected one of bars, cursor, exchange, follow"),
         ({"symbol": ["AAA"], "table": ["trades", "quotes"]}, "expected table once"),
     ],
 )
@@ -86,6 +88,23 @@ def test_what_cannot_be_followed_is_refused_before_it_begins(
 
     assert response.status_code in {400, 422}
     assert said in response.json()["detail"]
+
+
+def bars_of(client: TestClient, **given: str) -> list[tuple[str, str, Any]]:
+    asked = {"symbol": ["AAA", "BBB"], "bars": "1h", "follow": "false", **given}
+    return [event for event in events_of(client.get("/v1/stream", params=asked).text) if event[0] == "bar"]
+
+
+def test_bars_come_once_they_are_final_and_a_cursor_goes_on_behind_them(client: TestClient) -> None:
+    answered = [
+        client.get("/v1/ohlcv", params={"symbol": symbol, "interval": "1h", "start": "0"}).json()["data"][0]
+        for symbol in ("AAA", "BBB")
+    ]
+
+    told = bars_of(client, **{"from": str(START_NS - 5_000_000_000)})
+
+    assert [bar for _, _, bars in told for bar in bars] == answered
+    assert bars_of(client, cursor=told[-1][1]) == []
 
 
 class Sending:

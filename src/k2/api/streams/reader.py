@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from k2.api.streams.subscription import Batch, StreamRequest, Subscription
 
 Key = tuple[int, int, int, int]
+SLOW_READER: Final = "slow_reader"
+"""The word for programs in the refusal to go on with a reader that is too slow."""
 _NO_KEY: Final = (2**63, 0, 0, 0)
 
 
@@ -98,6 +100,12 @@ class StreamReader:
         self._sent = self.position
         return events
 
+    def with_bars_up_to(self, at_ns: int) -> str:
+        """Note that all bars up to a time are sent with the next event; return its cursor."""
+        self.position = replace(self.position, bars_from_ns=at_ns)
+        self._sent = self.position
+        return self.cursor
+
     def drain(self) -> list[Event]:
         """Return the events of what waits.
 
@@ -109,7 +117,7 @@ class StreamReader:
             raise OverloadedError(
                 "the reader took too long (on_slow=disconnect): go on at the last event's id",
                 dependency="api",
-                reason="slow_reader",
+                reason=SLOW_READER,
             )
         events = [event for batch in batches for event in self._of_batch(batch)]
         self._sent = self.position
@@ -206,7 +214,7 @@ class StreamReader:
 
 def subject(request: StreamRequest) -> str:
     """Return the digest of what a stream is about; a cursor goes on only there."""
-    return subject_of(request.data_type, sorted(request.symbols), request.exchange)
+    return subject_of(request.data_type, sorted(request.symbols), request.exchange, request.bars)
 
 
 def resumed(request: StreamRequest, cursor: str) -> Position:

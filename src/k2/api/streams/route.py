@@ -11,6 +11,7 @@ from fastapi.responses import StreamingResponse
 
 from k2.api.parameters import nanoseconds, refuse_unknown
 from k2.api.questions import RESPONSES, Exchange
+from k2.api.streams.bars import FinalBars
 from k2.api.streams.events import MEDIA_TYPE
 from k2.api.streams.reader import resumed
 from k2.api.streams.sending import Sender, Waker, opening_weight
@@ -19,6 +20,7 @@ from k2.api.turns import unless_gone
 from k2.api.weights import Weight
 from k2.common.errors import QueryError
 from k2.query.as_of import ENCODED_BEGINS
+from k2.query.bars.interval import interval_ns
 from k2.query.certificate import AsOf
 from k2.schemas.symbols import SYMBOL_RULE, is_symbol
 
@@ -29,13 +31,14 @@ if TYPE_CHECKING:
     from k2.api.streams.hub import LiveHub
 
 LATEST: Final = "latest"
-_PARAMETERS: Final = frozenset({"table", "symbol", "exchange", "from", "cursor", "follow", "on_slow"})
+_PARAMETERS: Final = frozenset({"table", "symbol", "exchange", "from", "cursor", "bars", "follow", "on_slow"})
 _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     **{status: RESPONSES[status] for status in (400, 401, 409, 410, 422, 429, 503)},
     200: {
         "description": "Server-sent events, until the client leaves or the API stops. `rows`: a JSON list of records, "
         "as they were written (amendments=raw), in order within the event; history comes in order throughout. "
-        "`left_out`: ranges of the log that a slow reader was not sent (on_slow=drop). `heartbeat`: the levels of the "
+        "`left_out`: ranges of the log that a slow reader was not sent (on_slow=drop). `bar`: a list of "
+        "bars that became final (bars=). `heartbeat`: the levels of the "
         "platform, and whether the stream has come to the newest record. `error`: why the stream ends. `end`: the API "
         "stops, or all was sent (follow=false). The id of an event is the cursor with which another stream goes on "
         "behind it: nothing is missing, nothing comes twice.",
@@ -58,6 +61,13 @@ From = Annotated[
 ]
 CursorText = Annotated[str | None, Query(description="Go on behind the event with this id; from= is then not needed")]
 LastEvent = Annotated[str | None, Header(alias="Last-Event-ID", description="As cursor=, which it goes before")]
+Bars = Annotated[
+    str | None,
+    Query(
+        max_length=8,
+        description="Tell the bars of this length as well, once each is final: 1s to 1d, from UTC midnight",
+    ),
+]
 Follow = Annotated[bool, Query(description="Go on with what comes next, or end at the newest record")]
 OnSlowName = Annotated[
     OnSlow,
@@ -80,6 +90,7 @@ def stream_routes(asking: Asking, hub: LiveHub) -> APIRouter:
         exchange: Exchange = None,
         begin: From = LATEST,
         cursor: CursorText = None,
+        bars: Bars = None,
         follow: Follow = True,
         on_slow: OnSlowName = "wait",
         last_event_id: LastEvent = None,
@@ -89,7 +100,13 @@ def stream_routes(asking: Asking, hub: LiveHub) -> APIRouter:
         symbols = _checked(symbol, asking.settings.stream_symbols_max)
         token, start_ns = _beginning(begin)
         asked = StreamRequest(
-            data_type=table, symbols=symbols, exchange=exchange, start_ns=start_ns, follow=follow, on_slow=on_slow
+            data_type=table,
+            symbols=symbols,
+            exchange=exchange,
+            start_ns=start_ns,
+            bars=_checked_bars(bars, table),
+            follow=follow,
+            on_slow=on_slow,
         )
         before = last_event_id or cursor
         if before is not None:
@@ -103,6 +120,9 @@ def stream_routes(asking: Asking, hub: LiveHub) -> APIRouter:
                     lambda: hub.begin(asked, with_history=start_ns is not None, since=token), Weight.LIGHT
                 )
                 position = await unless_gone(request, begun)
+            if asked.bars is not None and position.bars_from_ns is None:
+                begins_ns = FinalBars(asked, asked.bars, asking).begin_ns(start_ns)
+                position = replace(position, bars_from_ns=begins_ns)
             asking.level.admit(opening_weight(asking, asked, position))
             request.state.facts |= {"stream": True, "rows": 0}
             sender = Sender(asking, hub, subscription, position, waker, facts=request.state.facts)
@@ -135,6 +155,14 @@ def _checked(symbols: list[str], symbols_max: int) -> tuple[str, ...]:
             f"expected at most {symbols_max} symbols in one stream (K2_API__STREAM_SYMBOLS_MAX), found {len(distinct)}"
         )
     return distinct
+
+
+def _checked_bars(interval: str | None, table: str) -> str | None:
+    if interval is not None:
+        interval_ns(interval)
+        if table != "trades":
+            raise QueryError(f"expected bars of trades, found of {table}")
+    return interval
 
 
 def _beginning(text: str) -> tuple[AsOf | None, int | None]:

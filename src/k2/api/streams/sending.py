@@ -7,8 +7,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from k2.api.problems import TITLE_OF, nearest, status_of
+from k2.api.streams.bars import FinalBars
 from k2.api.streams.events import Event, json_event
-from k2.api.streams.reader import StreamReader
+from k2.api.streams.reader import SLOW_READER, StreamReader
 from k2.api.weights import Weight, weight_of
 from k2.common.errors import K2Error, OverloadedError, UnavailableError
 from k2.common.logging import get_logger
@@ -73,6 +74,8 @@ class Sender:
             subscription=subscription,
             settings=asking.settings,
         )
+        bars = subscription.request.bars
+        self._bars = None if bars is None else FinalBars(subscription.request, bars, asking)
         self._is_live = False
         self._sent_at = -math.inf
         self._trouble: K2Error | None = None
@@ -80,7 +83,7 @@ class Sender:
     async def events(self) -> AsyncIterator[bytes]:
         """Give the events' lines."""
         try:
-            while not self._hub.is_ending and (self._request.follow or not self._is_live):
+            while not self._hub.is_ending and not self._has_sent_all():
                 for event in await self._next():
                     yield self._sending(event)
             reason = "stopping" if self._hub.is_ending else "all_sent"
@@ -91,13 +94,17 @@ class Sender:
     async def _next(self) -> list[Event]:
         """Return what is to be sent next; nothing, or a heartbeat, where there is nothing."""
         settings = self._asking.settings
-        if self._reader.needs_page:
-            try:
+        try:
+            if self._reader.needs_page:
                 events = await self._page()
-            except UnavailableError as error:
-                return await self._after(error)
-        else:
-            events = self._reader.drain()
+            elif self._is_live and (bars_from_ns := self._bars_due()) is not None:
+                events = await self._final_bars(bars_from_ns)
+            else:
+                events = self._reader.drain()
+        except UnavailableError as error:
+            if error.reason == SLOW_READER:
+                raise
+            return await self._after(error)
         self._trouble = None
         if not self._is_live and not self._reader.needs_page:
             self._is_live = True
@@ -106,8 +113,30 @@ class Sender:
         if not events and left <= 0:
             return [self._heartbeat()]
         if not events and not self._reader.needs_page:
-            await self._waker.wait(left)
+            await self._waker.wait(min(left, self._seconds_until_bars()))
         return events
+
+    def _has_sent_all(self) -> bool:
+        return not self._request.follow and self._is_live and self._bars_due() is None
+
+    def _seconds_until_bars(self) -> float:
+        """Return how long it takes until bars can be final; without bars, for ever."""
+        from_ns = self._reader.position.bars_from_ns
+        return math.inf if self._bars is None or from_ns is None else self._bars.seconds_until_due(from_ns)
+
+    def _bars_due(self) -> int | None:
+        """Return from when on bars can be final by now; None where none can."""
+        return self._reader.position.bars_from_ns if self._seconds_until_bars() <= 0 else None
+
+    async def _final_bars(self, from_ns: int) -> list[Event]:
+        """Ask for bars in a turn of their own; those of one time are one event, so that a cursor never splits them."""
+        bars = self._bars
+        assert bars is not None
+        weight = bars.weight(from_ns)
+        self._asking.level.admit(weight)
+        lines, end_ns = await self._asking.turns.run(lambda: bars.read(from_ns), weight)
+        cursor = self._reader.with_bars_up_to(end_ns)
+        return [Event("bar", b"[" + b",".join(lines) + b"]", cursor)] if lines else []
 
     async def _page(self) -> list[Event]:
         """Read a page in a turn of its own: a stream holds none while it waits or sends."""

@@ -27,6 +27,8 @@ class StreamRequest:
     exchange: str | None = None
     start_ns: int | None = None
     """Only events from this time on; None for all that the log gets from the beginning of the stream on."""
+    bars: str | None = None
+    """Interval of the bars that are told once they are final; None for no bars."""
     follow: bool = True
     """Go on for ever, or end at the newest record."""
     on_slow: OnSlow = "wait"
