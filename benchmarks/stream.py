@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 SYMBOLS = 100
 TICK_SECONDS = 0.1
 GOAL_MS = 1_000
-START_SECONDS = 10.0
-"""Until all subscribers are there: what is sent before they are is history to them."""
 END_SECONDS = 120.0
 
 
