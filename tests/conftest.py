@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from k2.local.platform import LocalPlatform
 from k2.testing.services.places import LOCAL, SERVED, Services
 
 MEBIBYTE = 2**20
+
+STEP_BACK = 5
+"""Niceness of the processes that have no servers; threads of Polars starve at twice that."""
 
 hypothesis.settings.register_profile("k2", deadline=None)  # the machine may be busy
 hypothesis.settings.load_profile("k2")
@@ -35,6 +39,13 @@ class ServersApart(LoadFileScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         return "servers" if nodeid.startswith(SERVERS) else super()._split_scope(nodeid)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the process that has the servers, which is the first one, go before the others: it waits for real time."""
+    worker = getattr(config, "workerinput", {}).get("workerid", "gw0")
+    if worker != "gw0":
+        os.nice(STEP_BACK)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
