@@ -23,6 +23,8 @@ _CLIMBING = "tests/unit/ingestion/test_worker_ladder.py"
 _LATER = "tests/unit/ingestion/test_deferred_gaps.py"
 _COMMITS = "tests/unit/storage/test_deferring_commit.py"
 _OTHERS = "tests/simulation/test_lists_of_others.py"
+_GIVES_WAY = "tests/simulation/test_backfill_gives_way.py"
+_OLD_LOGS = "tests/simulation/test_deferred_of_old_logs.py"
 _EXAMPLES = "tests/simulation/test_shedding_behaviour.py"
 
 OVERLOAD = (
@@ -307,6 +309,30 @@ OVERLOAD = (
         "a token forgets what was deferred when it was made",
         (Edit("src/k2/query/answering.py", "ends, deferred, at_ns, known_at_ns\n", "ends, (), at_ns, known_at_ns\n"),),
         (f"{_DEFERRED}::test_a_token_gives_the_same_rows_before_and_after_the_backfill",),
+    ),
+    Mutant(
+        "stall-without-end",
+        "ten seconds of silence are told as a time to drain of years",
+        (Edit("src/k2/common/drain_time.py", "if stall is None or stall.service <= 0:", "if True:"),),
+        ("tests/unit/common/test_drain_time.py::test_a_stall_is_taken_to_last_as_long_again_and_not_for_ever",),
+    ),
+    Mutant(
+        "backfill-holds-on",
+        "partitions that are taken away wait for a backfill that waits for the sink",
+        (Edit(_BACKFILLER, "if self._must_give_way():  # a partition", "if False:  # a partition"),),
+        (f"{_GIVES_WAY}::test_having_given_way_it_is_tried_again_with_as_much_time_as_before",),
+    ),
+    Mutant(
+        "old-log-forgotten",
+        "what was deferred in a topic that was created again stays deferred for good",
+        (Edit("src/k2/ingestion/backfill/choosing.py", "if key.log_id < read.get(topic, 0):", "if False:"),),
+        (f"{_OLD_LOGS}::test_they_are_counted_as_lost_once_the_new_log_is_accepted_at_whatever_level[2]",),
+    ),
+    Mutant(
+        "old-log-read",
+        "what was deferred in a log that is gone is read from the topic of its name",
+        (Edit("src/k2/query/hybrid_engine.py", "if newest[item.topic] == item.log_id and (", "if True and ("),),
+        (f"{_DEFERRED}::test_what_was_deferred_in_a_log_that_is_gone_is_never_read_from_the_topic_of_its_name",),
     ),
     Mutant(
         "deferred-unmarked",
