@@ -13,6 +13,9 @@ _TOLD_AGAIN = (
 )
 _ANSWERS = "tests/unit/query/test_gap_aware.py"
 _MARKED = "tests/unit/ingestion/test_sequence_markers.py"
+_MEMORY = "tests/unit/ingestion/test_gap_ledger.py"
+_STATUS = "tests/unit/ingestion/test_status_log.py"
+_STATES = "tests/unit/storage/test_gaps.py"
 _QUIET = "tests/unit/ingestion/test_quiet_partitions.py"
 _DEFERRED = "tests/unit/ingestion/test_deferred_gaps.py"
 
@@ -92,5 +95,41 @@ GAPS = (
         "a missing end is told although the log holds records that the table does not",
         (Edit(_LEDGER, "seam is not None and seam >= ends[topic, number].end", "seam is not None"),),
         (f"{_QUIET}::test_while_the_log_holds_more_than_the_table_nothing_is_said",),
+    ),
+    Mutant(
+        "ledger-ahead",
+        "a memory of commits that the table has no more is believed",
+        (
+            Edit(
+                _LEDGER,
+                "(known.next_offset > start or known.commit_sequence > table.head.seam.commit_sequence)",
+                "known.next_offset > start",
+            ),
+        ),
+        (f"{_MEMORY}::test_a_memory_of_commits_that_the_table_has_no_more_is_not_believed",),
+    ),
+    Mutant(
+        "markers-one-step",
+        "a batch is decided with the markers of one poll, not with all that were written",
+        (
+            Edit(
+                "src/k2/ingestion/sequences/status_log.py",
+                "        while any(reader.position(*place) < end",
+                "        if any(reader.position(*place) < end",
+            ),
+        ),
+        (f"{_STATUS}::test_markers_are_read_to_the_end_however_many_polls_that_takes",),
+    ),
+    Mutant(
+        "state-counts-twice",
+        "a number that came twice fills two numbers of its gap",
+        (
+            Edit(
+                "src/k2/storage/gaps.py",
+                '    events = events.unique([*GAP, "event", "first_missing"], maintain_order=True)\n',
+                "",
+            ),
+        ),
+        (f"{_STATES}::test_a_number_that_comes_twice_fills_once",),
     ),
 )

@@ -190,6 +190,19 @@ def test_a_memory_ahead_of_the_table_is_not_believed():
     assert world.read == [(0, 20)]
 
 
+def test_a_memory_of_commits_that_the_table_has_no_more_is_not_believed():
+    world = World(3)
+    ledger = world.ledger()
+    world.commit(ledger, 0, 20)
+    world.commit(ledger, 20, 50)
+    world.seam, world.commit_sequence = 60, 1
+    world.read.clear()
+
+    world.commit(ledger, 60, 70)
+
+    assert world.read == [(0, 60)]
+
+
 def send(world: World, ledger: GapLedger, *numbers: int, days_before: int = 0) -> None:
     """Commit one more batch, of these numbers."""
     end = world.seam + len(numbers)

@@ -36,12 +36,12 @@ class World:
         )  # fmt: skip
         self.status = self.reading(markers_max)
 
-    def reading(self, markers_max: int = 100) -> StatusLog:
+    def reading(self, markers_max: int = 100, reader: type[FakeReader] = FakeReader) -> StatusLog:
         return StatusLog(
             [topic for topic in TOPICS.market_topics if topic.data_type == "trades"],
             [topic for topic in TOPICS.all_topics if topic.data_type == "status"],
             log_ends=FakeAdmin(self.log),
-            open_reader=lambda: FakeReader(self.log),
+            open_reader=lambda: reader(self.log),
             registry=self.registry,
             clock=self.clock,
             silent_seconds_max=1,
@@ -99,6 +99,24 @@ def test_each_marker_is_read_once_and_by_everyone_from_the_beginning():
 
     assert [marker.offset for marker in world.status.of(*PLACE)] == [0, 1]
     assert other.of(*PLACE) == world.status.of(*PLACE)
+
+
+class _OneByOne(FakeReader):
+    """Brings one message a poll."""
+
+    def poll(self, max_messages, timeout_seconds):
+        return super().poll(min(max_messages, 1), timeout_seconds)
+
+
+def test_markers_are_read_to_the_end_however_many_polls_that_takes():
+    world = World()
+    for number in (4, 5, 6):
+        world.mark(number)
+    status = world.reading(reader=_OneByOne)
+
+    status.refresh()
+
+    assert [marker.last for marker in status.of(*PLACE)] == [4, 5, 6]
 
 
 def test_markers_of_other_tables_without_numbers_and_unreadable_ones_are_passed_over():

@@ -44,6 +44,14 @@ def test_a_gap_is_open_until_it_is_filled_or_lost(lake: LocalLake) -> None:
     assert seen == [("open", 5, 5), ("open", 5, 4), ("lost", 5, 4), ("filled", 5, 0)]
 
 
+def test_a_number_that_comes_twice_fills_once() -> None:
+    filled = [gap_event("filled", 12, 12, event_offset=offset) for offset in (9, 20)]
+
+    found = states(gap_events(gap_event("opened", 11, 12), *filled))
+
+    assert found.select("state", "size", "missing").rows() == [("open", 2, 1)]
+
+
 def test_gaps_are_found_by_symbol_exchange_and_time(lake: LocalLake) -> None:
     writer, reader = GapWriter(lake.tables, lake.settings, lake.clock), GapReader(lake.tables)
     writer.append(
