@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,6 +11,7 @@ import pytest
 import uvicorn
 from confluent_kafka import Producer
 from fastapi.testclient import TestClient
+from typer.testing import CliRunner
 
 from k2 import bootstrap
 from k2.api.app import create_app
@@ -18,6 +20,7 @@ from k2.api.keys import ApiKey
 from k2.api.server import listen
 from k2.api.settings import ApiSettings
 from k2.bootstrap import operations
+from k2.cli.main import app
 from k2.client import K2Client
 from k2.kafka.producer import LogProducer
 from k2.kafka.serialization import encode_frame
@@ -283,3 +286,30 @@ def cut(market):
     raw = market.ask("ZZZ", amendments="raw").table
     logged = [row["ts_log"] for row in raw.select(["action", "ts_log"]).to_pylist() if row["action"] == "CANCEL"]
     return int(min(logged).timestamp() * 1_000) * 1_000_000
+
+
+def test_a_file_with_a_mapping_comes_in_once_and_goes_out_as_it_was(market, tmp_path):
+    (tmp_path / "mapping.yaml").write_text(
+        "version: 1\ntable: trades\nexchange: sim\ncolumns:\n  symbol: sym\n  ts_event_ns: {column: t, unit: ns}\n"
+        "  price: px\n  quantity: qty\n"
+    )
+    lines = [f"OWN{number % 3},{START_NS + number},0.{number + 1:012},{number + 1}" for number in range(300)]
+    (tmp_path / "trades.csv").write_text("\n".join(["sym,t,px,qty", *lines]))
+    words = ["import", "csv", str(tmp_path / "trades.csv"), "--mapping", str(tmp_path / "mapping.yaml")]
+
+    first = k2(market, *words)
+    market.ingest()
+    again = k2(market, *words)
+    k2(market, "export", "trades", str(tmp_path / "out"), "-s", "OWN0", "-s", "OWN1", "-s", "OWN2", "--lake-only")
+
+    assert "300 records added" in first
+    assert re.search(r"^0 records added", again, re.MULTILINE)
+    found = pl.read_parquet(tmp_path / "out" / "**/*.parquet").sort("source_sequence")
+    back = found.select(pl.format("{},{},{},{}", "symbol", "ts_event_ns", "price", pl.col("quantity").cast(pl.Int64)))
+    assert back.to_series().to_list() == lines
+
+
+def k2(market, *words):
+    result = CliRunner().invoke(app, [*words, "--data-dir", str(market.settings.data_dir)], catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.output
