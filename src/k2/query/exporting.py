@@ -84,7 +84,10 @@ class HiveExport:
         """Keep the certificate of an answer whose rows were all added."""
         self._answers += 1
         self._incomplete += not certificate["complete"]
-        self._certificates.write(json.dumps(certificate, separators=(",", ":")) + "\n")
+        try:
+            self._certificates.write(json.dumps(certificate, separators=(",", ":")) + "\n")
+        except OSError as error:
+            raise self._not_written(error) from error
 
     def finish(self) -> dict[str, Any]:
         """Write the rest, put the directory in its place, and return the summary."""
