@@ -12,6 +12,7 @@ from mutants.gaps import GAPS
 from mutants.halts import HALTS
 from mutants.overload import OVERLOAD
 from mutants.repeatable import REPEATABLE
+from mutants.streams import STREAMS
 
 __all__ = ["MUTANTS", "Edit", "Mutant"]
 
@@ -296,6 +297,7 @@ MUTANTS = (
     *AMENDMENTS,
     *BARS,
     *REPEATABLE,
+    *STREAMS,
     *DUPLICATES,
     *GAPS,
     *HALTS,

@@ -253,6 +253,21 @@ def test_a_question_that_fails_is_asked_again_at_the_same_place(streams: Streams
     assert offsets(read(reader)) == list(range(0, 30, 2))
 
 
+def test_a_stream_that_is_ahead_of_a_tail_that_has_just_begun_waits_for_it(streams: Streams) -> None:
+    whole, cursor = streams.engine.rows["trades"], streams.open().cursor
+    streams.engine.rows["trades"] = whole.head(20)
+    streams.engine.followers.clear()
+    streams.hub = LiveHub(streams.engine, streams.settings, SystemClock(), threaded=False)
+    reader = streams.open(cursor=cursor)
+    with pytest.raises(UnavailableError, match="found it behind"):
+        reader.page()
+
+    streams.engine.rows["trades"] = whole
+    streams.add(2)
+
+    assert offsets(read(reader)) == [30]
+
+
 def test_a_cursor_that_was_damaged_or_is_of_another_stream_is_refused(streams: Streams) -> None:
     cursor = streams.open(start_ns=0).cursor
 
