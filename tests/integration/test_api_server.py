@@ -37,7 +37,7 @@ def test_a_signal_stops_it_cleanly_and_all_it_says_is_log_events(api: ApiProcess
     assert [event["event"] for event in events if event["level"] == "info"] == ["request"]
 
 
-def test_bytes_that_are_no_request_are_refused_and_the_next_one_is_answered(api: ApiProcess) -> None:
+def test_bytes_that_are_no_request_are_refused_and_the_next_one_is_answered() -> None:
     hostile = [
         b"\0\1\2\3\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
@@ -46,13 +46,14 @@ def test_bytes_that_are_no_request_are_refused_and_the_next_one_is_answered(api:
         b"GET /livez HTTP/1.1\r\nHost: k2\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
     ]
 
-    answers = [api.raw(request)[:12] for request in hostile]
+    with ApiProcess(rows=1_000, connections_max=8, keep_alive_seconds=1) as api:
+        answers = [api.raw(request)[:12] for request in hostile]
 
-    assert {answer[:10] for answer in answers} <= {b"HTTP/1.1 4", b""}
-    connection = http.client.HTTPConnection("127.0.0.1", api.port, timeout=10)
-    connection.request("GET", "/livez")
-    assert connection.getresponse().status == 200
-    connection.close()
+        assert {answer[:10] for answer in answers} <= {b"HTTP/1.1 4", b""}
+        connection = http.client.HTTPConnection("127.0.0.1", api.port, timeout=10)
+        connection.request("GET", "/livez")
+        assert connection.getresponse().status == 200
+        connection.close()
 
 
 def test_a_client_that_leaves_in_the_middle_of_an_answer_does_no_harm() -> None:

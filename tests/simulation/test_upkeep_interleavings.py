@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from k2.storage.tables import MarketTables
 
-SEEDS = range(8)
+SEEDS = range(5)
 STEPS = 90
 DAY_NS = 86_400_000_000_000
 OFFSETS_A_DAY = 25
