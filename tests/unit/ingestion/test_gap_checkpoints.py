@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,6 +69,32 @@ def test_a_damaged_checkpoint_is_not_believed(tmp_path: Path, damage) -> None:
     (path,) = (tmp_path / "ingest").iterdir()
 
     path.write_bytes(damage(path.read_bytes()))
+
+    assert files(tmp_path).load(PLACE) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"{}",
+        b"[]",
+        b"null",
+        b"\xff",
+        b"nonsense",
+        b'{"of":1}',
+        b"[" * 100_000,
+        b'{"of":OF}',
+        b'{"of":OF,"streams":[]}',
+        b'{"of":OF,"streams":{"A":[[1],[]]},"memory":[1,2,3,4]}',
+    ],
+)
+def test_nonsense_with_the_right_checksum_is_not_believed(tmp_path: Path, text: bytes) -> None:
+    files(tmp_path).save(PLACE, Checkpoint(memory_of_rows(), 14, 7))
+    (path,) = (tmp_path / "ingest").iterdir()
+    of = json.dumps(json.loads(path.read_bytes().partition(b"\n")[2])["of"]).encode()
+    text = text.replace(b"OF", of)
+
+    path.write_bytes(b"%08x\n" % zlib.crc32(text) + text)
 
     assert files(tmp_path).load(PLACE) is None
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 _FORMAT: Final = 1
+"""Raised where the rules come to decide otherwise from the same settings: memory of before is then not believed."""
 _REST_RATIO: Final = 50
 """How many times as long as a saving took nothing is saved: it costs 2 % of a thread's time, however large it is."""
 _REST_SECONDS_AFTER_FAILURE: Final = 60.0
@@ -88,7 +89,8 @@ class CheckpointFiles:
     def __init__(self, directory: Path, *, rules: SequenceRules, clock: Clock) -> None:
         """Keep the files in `directory`, which is made when it is needed; other rules make other memories."""
         self._directory = directory
-        self._rules = hashlib.sha256(repr((_FORMAT, __version__, asdict(rules))).encode()).hexdigest()
+        made_by = (_FORMAT, __version__, _FIELDS, Hole._fields, asdict(rules))
+        self._rules = hashlib.sha256(repr(made_by).encode()).hexdigest()
         self._clock = clock
         self._not_before: dict[CheckpointPlace, float] = {}
 
@@ -106,7 +108,11 @@ class CheckpointFiles:
         if checksum != _checksum(text):
             log.warning("gap_checkpoint_unreadable", path=str(path), reason="its checksum does not fit")
             return None
-        return decoded(self._of(place), text)
+        try:
+            return decoded(self._of(place), text)
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            log.warning("gap_checkpoint_unreadable", path=str(path), reason=f"{type(error).__name__}: {error}")
+            return None
 
     def save(self, place: CheckpointPlace, checkpoint: Checkpoint) -> None:
         """Write the file, unless it was written a short time ago; see `Checkpoints`."""
