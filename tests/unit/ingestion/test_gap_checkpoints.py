@@ -11,8 +11,9 @@ import polars as pl
 import pytest
 
 from k2.ingestion.sequences.batches import Memory, observe, remembered
-from k2.ingestion.sequences.checkpoints import Checkpoint, CheckpointFiles, CheckpointPlace
-from k2.ingestion.sequences.rules import SequenceRules
+from k2.ingestion.sequences.checkpoints import Checkpoint, CheckpointFiles, CheckpointPlace, fitting
+from k2.ingestion.sequences.markers import Marker
+from k2.ingestion.sequences.rules import NO_OFFSET, SequenceRules
 from k2.storage.seam import LogPartition
 from k2.testing.manual_clock import ManualClock
 from k2.testing.market_rows import market_rows
@@ -97,6 +98,19 @@ def test_nonsense_with_the_right_checksum_is_not_believed(tmp_path: Path, text: 
     path.write_bytes(b"%08x\n" % zlib.crc32(text) + text)
 
     assert files(tmp_path).load(PLACE) is None
+
+
+@pytest.mark.parametrize(
+    ("counted", "there", "fits"),
+    [(NO_OFFSET, [], True), (7, [3, 7], True), (7, [3, 7, 9], True), (7, [3, 6], False), (7, [], False)],
+)
+def test_a_checkpoint_that_has_counted_markers_which_are_no_more_is_not_believed(
+    counted: int, there: list[int], *, fits: bool
+) -> None:
+    saved = Checkpoint(replace(memory_of_rows(), marker=counted), 14, 7)
+    markers = [Marker("AAA", 20, 0, 1, offset) for offset in there]
+
+    assert fitting(saved, markers) is (saved if fits else None)
 
 
 def test_a_directory_that_cannot_be_written_keeps_nobody_from_going_on(tmp_path: Path) -> None:

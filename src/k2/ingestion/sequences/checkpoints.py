@@ -17,12 +17,14 @@ from urllib.parse import quote
 from k2 import __version__
 from k2.common.logging import get_logger
 from k2.ingestion.sequences.batches import Memory, waits
-from k2.ingestion.sequences.rules import Hole, HoleStage, StreamState
+from k2.ingestion.sequences.rules import NO_OFFSET, Hole, HoleStage, StreamState
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from k2.common.clock import Clock
+    from k2.ingestion.sequences.markers import Marker
     from k2.ingestion.sequences.rules import SequenceRules
     from k2.storage.seam import LogPartition
 
@@ -65,6 +67,16 @@ class Checkpoints(Protocol):
     def save(self, place: CheckpointPlace, checkpoint: Checkpoint) -> None:
         """Keep it in place of the last one; it may be left out, since the next commit brings another."""
         ...
+
+
+def fitting(saved: Checkpoint | None, markers: Sequence[Marker]) -> Checkpoint | None:
+    """Return the checkpoint if the partition's `markers`, in order, go as far as those that it has counted.
+
+    Where they do not, the topic of the markers was made anew since: offsets began again, and those that count now
+    would be taken for old ones.
+    """
+    newest = markers[-1].offset if markers else NO_OFFSET
+    return None if saved is None or saved.memory.marker > newest else saved
 
 
 class NoCheckpoints:

@@ -16,7 +16,7 @@ import polars as pl
 from k2.common.errors import FencedError, LogIdentityError
 from k2.common.logging import get_logger
 from k2.ingestion.sequences.batches import COLUMNS, Memory, Observation, observe, remembered, without_forgotten
-from k2.ingestion.sequences.checkpoints import Checkpoint, CheckpointPlace, NoCheckpoints
+from k2.ingestion.sequences.checkpoints import Checkpoint, CheckpointPlace, NoCheckpoints, fitting
 from k2.ingestion.sequences.filling import closed, past_memory
 from k2.ingestion.sequences.gap_frames import GapPlace, gap_frame
 from k2.ingestion.sequences.halting import SYMBOLS, halting, symbols_of
@@ -315,7 +315,8 @@ class GapLedger:
         known = self._known.pop(key, None)  # it moves with the rows: where those cannot be read, it is of no use
         if known and known.is_partial:  # the rows that others have written below its end would be taken for missing
             known = None
-        if known is None and (saved := self._checkpoints.load(self._place(key, part.topic))) is not None:
+        saved = self._checkpoints.load(self._place(key, part.topic)) if known is None else None
+        if (saved := fitting(saved, self._markers.of(part.topic, key.partition))) is not None:
             known = Remembered(saved.memory, saved.next_offset, saved.commit_sequence)
         if known and (known.next_offset > start or known.commit_sequence > table.head.seam.commit_sequence):
             known = None
