@@ -128,8 +128,9 @@ class DecodeJournal:
             self.suspects = _stretches(body.get("suspects", ()))
             self.quarantined = _stretches(body.get("quarantined", ()))
             (decoding,) = _stretches([body["decoding"]]) if body.get("decoding") else (None,)
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             log.warning("decode_journal_unreadable", path=str(self._path), reason=str(error))
+            self.suspects = self.quarantined = ()
             return None
         return decoding
 
@@ -160,7 +161,10 @@ def _locked(descriptor: int) -> bool:
 
 
 def _stretches(values: Sequence[Sequence[object]]) -> tuple[Stretch, ...]:
-    return tuple(Stretch(*value) for value in values)  # type: ignore[arg-type]  # as `_write` has written them
+    for topic, *numbers in values:
+        if not isinstance(topic, str) or not all(type(number) is int for number in numbers):
+            raise TypeError(f"expected a topic and whole numbers, found {[topic, *numbers]!r:.200}")
+    return tuple(Stretch(*value) for value in values)  # type: ignore[arg-type]  # it was just looked at
 
 
 def _fields(stretch: Stretch) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -97,6 +98,20 @@ def test_nonsense_with_the_right_checksum_is_not_believed(tmp_path: Path, text: 
 
     path.write_bytes(b"%08x\n" % zlib.crc32(text) + text)
 
+    assert files(tmp_path).load(PLACE) is None
+
+
+@pytest.mark.parametrize("number", ["null", "0.5", '"7"', "true"])
+@pytest.mark.parametrize("place", [b'"next_offset":14', b'"commit_sequence":7', b",13,-1]", b"[[20454,"])
+def test_a_value_that_is_no_whole_number_is_not_believed(tmp_path: Path, place: bytes, number: str) -> None:
+    files(tmp_path).save(PLACE, Checkpoint(memory_of_rows(), 14, 7))
+    (path,) = (tmp_path / "ingest").iterdir()
+    text = path.read_bytes().partition(b"\n")[2]
+    spoilt = text.replace(place, re.sub(rb"-?\d+(?=\D*$)", number.encode(), place), 1)
+
+    path.write_bytes(b"%08x\n" % zlib.crc32(spoilt) + spoilt)
+
+    assert place in text
     assert files(tmp_path).load(PLACE) is None
 
 

@@ -210,3 +210,24 @@ def test_real_processes_that_really_die_leave_one_message_out(tmp_path: Path) ->
     assert runs[3].stdout.split("\n")[-2] == (
         "[100, 101, 102, 103, 105, 106, 107, 108, 109] [(104, 'KilledTheProcess')]"
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"decoding":["t",1,0,5,6,"x"],"suspects":[],"quarantined":[]}',
+        '{"decoding":[7,1,0,5,6,0]}',
+        '{"suspects":[["t",1,0,5]]}',
+        '{"suspects":[["t",1,0,5,6,0]],"quarantined":[[]]}',
+        "[1,2]",
+        "[" * 60_000,
+    ],
+)
+def test_a_journal_of_nonsense_is_an_empty_one(tmp_path: Path, text: str) -> None:
+    DecodeJournal.open(tmp_path, "group", "member", kills_max=3)
+    (path,) = tmp_path.iterdir()
+    path.write_text(text + "\n")
+
+    journal = DecodeJournal.open(tmp_path, "group", "member", kills_max=3)
+
+    assert (journal.suspects, journal.quarantined) == ((), ())

@@ -181,14 +181,21 @@ def decoded(of: list[str], text: bytes) -> Checkpoint | None:
         return None
     streams = {name: _state(values, holes) for name, (values, holes) in found["streams"].items()}
     holed = frozenset(name for name, state in streams.items() if waits(state))
-    clock_us, kept, offset, marker = found["memory"]
+    clock_us, kept, offset, marker = _numbers(found["memory"])
     memory = Memory(streams, holed, clock_us, kept, offset, marker)
-    return Checkpoint(memory, found["next_offset"], found["commit_sequence"])
+    return Checkpoint(memory, *_numbers([found["next_offset"], found["commit_sequence"]]))
 
 
 def _state(values: list[int], holes: list[list[int]]) -> StreamState:
     state = StreamState.__new__(StreamState)
-    for name, value in zip(_FIELDS, values, strict=True):
+    for name, value in zip(_FIELDS, _numbers(values), strict=True):
         setattr(state, name, value)
-    state.holes = tuple(Hole._make((*hole[:-1], HoleStage(hole[-1]))) for hole in holes)
+    state.holes = tuple(Hole._make((*_numbers(hole[:-1]), HoleStage(hole[-1]))) for hole in holes)
     return state
+
+
+def _numbers(values: list[int]) -> list[int]:
+    """Return the values; TypeError if one of them is no whole number."""
+    if not all(type(value) is int for value in values):
+        raise TypeError(f"expected whole numbers, found {values!r:.200}")
+    return values
