@@ -53,7 +53,7 @@ def problem_of(edit: Edit, root: Path = ROOT) -> str | None:
     found = path.read_text().count(edit.anchor) if path.is_file() else 0
     if found == 1:
         return None
-    return f"expected once in {edit.path}, found {found} times: {edit.anchor.strip()!r}; mend mutants/catalogue.py"
+    return f"expected once in {edit.path}, found {found} times: {edit.anchor.strip()!r}; mend it in mutants/"
 
 
 def apply(mutant: Mutant, tree: Path) -> dict[Path, str]:
