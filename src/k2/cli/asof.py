@@ -81,9 +81,10 @@ def asof(  # noqa: PLR0917 - one parameter an option
     from k2.settings import load_settings
 
     require_writable(format_name, output)
-    question = question_of(exchange, window, start, end, anchor)
-    question |= {"known_at": known_at, "amendments": amendments, "gaps": gaps, "deferred": deferred}
-    question |= {"on_degrade": on_degrade, "max_staleness": max_staleness, "as_of": as_of}
+    question = question_of(
+        exchange, window, start, end, anchor, known_at=known_at, amendments=amendments, gaps=gaps, deferred=deferred,
+        on_degrade=on_degrade, max_staleness=max_staleness, as_of=as_of,
+    )  # fmt: skip
     shape: dict[str, Any] = {"tolerance": tolerance, "strictly_before": strictly_before}
     settings = load_settings(data_dir)
     if lake_only:

@@ -82,9 +82,10 @@ def bars(  # noqa: PLR0917 - one parameter an option
     from k2.settings import load_settings
 
     require_writable(format_name, output)
-    question = question_of(exchange, window, start, end, anchor)
-    question |= {"known_at": known_at, "amendments": amendments, "gaps": gaps, "deferred": deferred}
-    question |= {"on_degrade": on_degrade, "max_staleness": max_staleness, "as_of": as_of}
+    question = question_of(
+        exchange, window, start, end, anchor, known_at=known_at, amendments=amendments, gaps=gaps, deferred=deferred,
+        on_degrade=on_degrade, max_staleness=max_staleness, as_of=as_of,
+    )  # fmt: skip
     shape: dict[str, Any] = {"interval": interval, "align": align, "prints": prints}
     settings = load_settings(data_dir)
     if lake_only:

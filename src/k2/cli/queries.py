@@ -98,9 +98,10 @@ def trades(  # noqa: PLR0917 - one parameter an option
     deferred: DeferredOption = "mark",
 ) -> None:
     """Show a symbol's trades, exact up to the last message."""
-    question = question_of(exchange, window, start, end, anchor)
-    question |= {"known_at": known_at, "amendments": amendments, "gaps": gaps, "deferred": deferred}
-    question |= {"on_degrade": on_degrade, "max_staleness": max_staleness, "as_of": as_of}
+    question = question_of(
+        exchange, window, start, end, anchor, known_at=known_at, amendments=amendments, gaps=gaps, deferred=deferred,
+        on_degrade=on_degrade, max_staleness=max_staleness, as_of=as_of,
+    )  # fmt: skip
     _records("trades", symbol, data_dir, question, limit, format_name, output, lake_only=lake_only)
 
 
@@ -125,9 +126,10 @@ def quotes(  # noqa: PLR0917 - one parameter an option
     deferred: DeferredOption = "mark",
 ) -> None:
     """Show a symbol's quotes, exact up to the last message."""
-    question = question_of(exchange, window, start, end, anchor)
-    question |= {"known_at": known_at, "amendments": amendments, "gaps": gaps, "deferred": deferred}
-    question |= {"on_degrade": on_degrade, "max_staleness": max_staleness, "as_of": as_of}
+    question = question_of(
+        exchange, window, start, end, anchor, known_at=known_at, amendments=amendments, gaps=gaps, deferred=deferred,
+        on_degrade=on_degrade, max_staleness=max_staleness, as_of=as_of,
+    )  # fmt: skip
     _records("quotes", symbol, data_dir, question, limit, format_name, output, lake_only=lake_only)
 
 
@@ -202,14 +204,19 @@ def _with_times(table: pa.Table) -> pa.Table:
 
 
 def question_of(
-    exchange: str | None, window: str | None, start: str | None, end: str | None, anchor: str
+    exchange: str | None,
+    window: str | None,
+    start: str | None,
+    end: str | None,
+    anchor: str,
+    **how: str | float | None,
 ) -> dict[str, Any]:
-    """Return the part of a question that says where and when."""
+    """Return a question about a symbol: where and when, and `how` it is to be answered, by the parameters' names."""
     ranged = start is not None or end is not None
     if window is not None and ranged:
         raise QueryError("expected --window or --start and --end, found both: give one of them")
     minutes = None if ranged else _minutes("15m" if window is None else window)
-    return {"exchange": exchange, "window_minutes": minutes, "start": start, "end": end, "anchor": anchor}
+    return {"exchange": exchange, "window_minutes": minutes, "start": start, "end": end, "anchor": anchor, **how}
 
 
 def _minutes(text: str) -> float:
