@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from k2.bootstrap import log_admin, system_clock, topic_catalog
 
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from k2.kafka.admin import LogAdmin
     from k2.kafka.level_board import KafkaAnnouncer, KafkaDrills, KafkaLevelBoard
     from k2.kafka.releases import KafkaReleases
+    from k2.kafka.request_book import KafkaRequestBook
     from k2.settings import Settings
+
+Book = TypeVar("Book", bound="KafkaRequestBook[Any]")
 
 
 def announcer(
@@ -71,35 +74,30 @@ def releases(settings: Settings, admin: LogAdmin) -> KafkaReleases:
 @contextmanager
 def drill_book(settings: Settings) -> Iterator[DrillBook]:
     """Give where drills are asked for and listed; the topics are created."""
-    from k2.kafka.consumer import LogReader
     from k2.kafka.drill_book import KafkaDrillBook
-    from k2.kafka.producer import LogProducer
 
-    admin = log_admin(settings)
-    try:
-        admin.create_topics(topic_catalog(settings).control_topics)
-        yield KafkaDrillBook(
-            make_producer=lambda: LogProducer(settings.kafka),
-            log_ends=admin,
-            open_reader=lambda: LogReader(settings.kafka),
-            settings=settings.announcing,
-            clock=system_clock(),
-        )
-    finally:
-        admin.close()
+    with _request_book(settings, KafkaDrillBook) as book:
+        yield book
 
 
 @contextmanager
 def release_book(settings: Settings) -> Iterator[ReleaseBook]:
     """Give where halted streams are let go on, and listed; the topics are created."""
+    from k2.kafka.releases import KafkaReleaseBook
+
+    with _request_book(settings, KafkaReleaseBook) as book:
+        yield book
+
+
+@contextmanager
+def _request_book(settings: Settings, kind: type[Book]) -> Iterator[Book]:
     from k2.kafka.consumer import LogReader
     from k2.kafka.producer import LogProducer
-    from k2.kafka.releases import KafkaReleaseBook
 
     admin = log_admin(settings)
     try:
         admin.create_topics(topic_catalog(settings).control_topics)
-        yield KafkaReleaseBook(
+        yield kind(
             make_producer=lambda: LogProducer(settings.kafka),
             log_ends=admin,
             open_reader=lambda: LogReader(settings.kafka),
