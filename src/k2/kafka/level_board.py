@@ -10,7 +10,7 @@ from k2.common.announcing import DrillRequest, LevelAnnouncement
 from k2.common.errors import K2Error, RecordError
 from k2.common.logging import get_logger
 from k2.common.units import NS_PER_MS, NS_PER_SECOND
-from k2.kafka.topic_follower import Message, TopicFollower
+from k2.kafka.topic_follower import Follows, Message, TopicFollower
 from k2.kafka.topics import DEGRADATION_TOPIC, DRILLS_TOPIC
 
 if TYPE_CHECKING:
@@ -123,21 +123,7 @@ class _Heard(NamedTuple):
     """When it was said, in this process's monotonic seconds."""
 
 
-class _Follows:
-    """Has a follower of one topic; `start` and `close` are for whoever made it."""
-
-    follower: TopicFollower
-
-    def start(self) -> None:
-        """Begin to read."""
-        self.follower.start()
-
-    def close(self) -> None:
-        """Stop reading."""
-        self.follower.close()
-
-
-class KafkaLevelBoard(_Follows):
+class KafkaLevelBoard(Follows):
     """Reads the levels of all workers from `k2.degradation`; `start` and `close` are for whoever made it.
 
     What comes while it reads is as new as that, whatever the worker's clock says; of what was there before, the log's
@@ -189,7 +175,7 @@ class KafkaLevelBoard(_Follows):
         self._heard = heard
 
 
-class KafkaDrills(_Follows):
+class KafkaDrills(Follows):
     """Reads the newest request for a drill from `k2.drills`; `start` and `close` are for whoever made it.
 
     No drill is in force while the log cannot be followed for longer than levels stay fresh: its end could not be heard.

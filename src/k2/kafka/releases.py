@@ -8,7 +8,7 @@ from k2.common.announcing import ReleaseRequest
 from k2.common.errors import RecordError
 from k2.common.logging import get_logger
 from k2.kafka.request_book import KafkaRequestBook
-from k2.kafka.topic_follower import Message, TopicFollower
+from k2.kafka.topic_follower import Follows, Message, TopicFollower
 from k2.kafka.topics import RELEASES_TOPIC
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class KafkaReleaseBook(KafkaRequestBook[ReleaseRequest]):
         return ReleaseRequest.from_json(value)
 
 
-class KafkaReleases:
+class KafkaReleases(Follows):
     """Hears of releases, those from before its start among them; `start` and `close` are for whoever made it.
 
     While the log cannot be followed, what it heard stands: a release is never taken back.
@@ -58,14 +58,6 @@ class KafkaReleases:
             pause_seconds=settings.retry_pause_seconds,
             back_max=settings.releases_read_max,
         )
-
-    def start(self) -> None:
-        """Begin to read."""
-        self.follower.start()
-
-    def close(self) -> None:
-        """Stop reading."""
-        self.follower.close()
 
     def is_released(self, table: str, log_id: int, partition: int, since: int) -> bool:
         """Say whether the stream of a partition that is halted since an offset was let go on; any thread may ask."""

@@ -151,3 +151,17 @@ class TopicFollower:
             except Exception:  # the edge of the thread: a surprise is told and ends nothing
                 log.exception("topic_follower_failed", topic=self._topic)
                 self._stop.wait(self._pause_seconds)
+
+
+class Follows:
+    """Has a follower of one topic; `start` and `close` are for whoever made it."""
+
+    follower: TopicFollower
+
+    def start(self) -> None:
+        """Begin to read."""
+        self.follower.start()
+
+    def close(self) -> None:
+        """Stop reading."""
+        self.follower.close()
